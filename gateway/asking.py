@@ -15,6 +15,7 @@ from msgspec import UNSET
 from gateway.asked import Command, Incoming, Read, Ref
 from gateway.canonical import Operation
 from gateway.errors import Problem, ProblemKind, invalid
+from gateway.mapping.table import Reading
 from gateway.mapping.values import read_time
 
 
@@ -58,6 +59,20 @@ def body_object(incoming: Incoming) -> dict[str, Any]:
 def _kind(value: Any) -> str:
     names = {list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
     return names.get(type(value), "null")
+
+
+def saying(operation: Operation, reading: Reading, **more: Any) -> Command:
+    """A command that says all that was read by rows; `more` are further fields of it."""
+    return Command(
+        operation=operation,
+        patch=reading.flat,
+        hints=reading.hints,
+        verbatim=reading.verbatim,
+        dropped=reading.dropped,
+        carried=reading.carried,
+        reading=reading,
+        **more,
+    )
 
 
 def read_by_id(incoming: Incoming) -> Read:

@@ -102,6 +102,13 @@ class Response(Struct, frozen=True):
         except (ValueError, RecursionError):
             return None
 
+    def object(self, *names: str) -> dict[str, Json]:
+        """The object that the decoded body is, or has at a path of names; an empty one where there is none."""
+        found = self.json()
+        for name in names:
+            found = found.get(name) if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else {}
+
 
 class Delivered(Struct, frozen=True, tag="delivered", kw_only=True):
     """The upstream took it. `ids` are those it issued, by kind; `seen` is kept for the next call; `altered` has the

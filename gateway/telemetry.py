@@ -43,9 +43,6 @@ _WORDS = re.compile(r"[A-Za-z ]{1,40}")
 _ABOUT = contexts.create_key("alert-gateway")
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
 
-About = Mapping[str, str | int]
-"""Attributes of a span."""
-
 
 class Tracer:
     """Makes the spans of this process. Sampling, the service's name, the exporter and its queue are as the SDK's own

@@ -83,17 +83,6 @@ def texts(kind: type[Struct]) -> Mapping[str, str]:
     return found
 
 
-def undescribed() -> list[str]:
-    """The fields of the configuration that have no docstring."""
-    kinds: set[type[Struct]] = {files.File, files.SetFile, *(inner.of for inner in INNER.values())}
-    return sorted(
-        f"{kind.__name__}.{item.name}"
-        for kind in kinds
-        for item in struct_fields(kind)
-        if not texts(kind).get(item.name)
-    )
-
-
 @dataclass(frozen=True)
 class Own:
     """A field that a dialect adds to a table: the field, its type, its docstring, and the dialect's name."""

@@ -173,7 +173,7 @@ class Dispatcher:
 
     def held_keys(self) -> dict[str, list[str]]:
         """The entries whose keys each upstream refuses, where it has one key per entry."""
-        return {name: lanes.held_keys for name, lanes in self._lanes.items()}
+        return {name: lanes.keys.held(lanes.client) for name, lanes in self._lanes.items()}
 
     def turns(self) -> bool:
         """Whether every task is still running."""

@@ -16,7 +16,7 @@ from itertools import product
 from typing import TypeVar
 
 import structlog
-from msgspec import structs
+from msgspec import Struct, structs
 
 from gateway import spans
 from gateway.canonical import Operation
@@ -26,14 +26,14 @@ from gateway.config.config import Upstream
 from gateway.delivery import gate as rates
 from gateway.delivery.attempt import Client, Ended, NotOurs
 from gateway.delivery.gate import Gate
-from gateway.delivery.held import LOOK, HeldKeys
+from gateway.delivery.held import LOOK
 from gateway.delivery.judging import pause
-from gateway.delivery.looking import lacks_id, look
-from gateway.delivery.replicas import OtherReplicas
+from gateway.delivery.keys import Keys
+from gateway.delivery.looking import lacks_id, look, may_have_opened
 from gateway.delivery.waiting import Waiters
 from gateway.errors import ProblemKind, StoreError
 from gateway.metrics import Metrics
-from gateway.outcome import Again, Changed, Held, Pending, Rejected, code_of
+from gateway.outcome import Again, Changed, Held, Pending, code_of
 from gateway.road.preparing import Shipment, fire, prepare
 from gateway.road.settling import Verdict, cut_off, settle
 from gateway.road.unrecorded import doubt
@@ -45,6 +45,21 @@ EVER = -1
 """A time before anything was ever due."""
 POLL = 2.0
 """Seconds between polls of the outbox without a wake-up: other processes may add deliveries."""
+
+
+class _Attempt(Struct, frozen=True):
+    """An attempt that is over: with what settings it was made, how it ended (None if nothing was to be sent), when it
+    began, in milliseconds since 1970, and how many seconds it took."""
+
+    upstream: Upstream
+    ended: Ended | None
+    started: int
+    took: float
+
+    @property
+    def requests(self) -> int:
+        """How many requests it took."""
+        return self.ended.requests if self.ended else 0
 
 
 class Lanes:
@@ -71,10 +86,9 @@ class Lanes:
         self._claims: dict[int, DeliveryRow] = {}
         self._held_since: dict[int, float] = {}
         self._idle_until = 0.0
-        self._others = OtherReplicas()
         self._closing: set[asyncio.Task[None]] = set()
         self.gate = Gate(store, client, self._shut)
-        self.held = HeldKeys()
+        self.keys = Keys(store, client.upstream.name, now)
         self._is_resumed, self._after_a_kill = False, after_a_kill
         self.stopping = False
         self.is_ending = False
@@ -91,11 +105,6 @@ class Lanes:
     def claims(self) -> list[DeliveryRow]:
         """The deliveries under way."""
         return list(self._claims.values())
-
-    @property
-    def held_keys(self) -> list[str]:
-        """The entries whose keys the upstream refuses; `else` stands for all other entries."""
-        return [entry or "else" for entry in self.held.entries(self.client.fingerprint)]
 
     def renewed(self, deliveries: Collection[int], at: float) -> None:
         """Notes that the leases of these deliveries were renewed at a time (monotonic seconds)."""
@@ -172,7 +181,7 @@ class Lanes:
     async def _turn(self) -> float:
         """Starts what is due; returns the seconds until more may be."""
         await self.gate.hear()
-        await self._hear_of_keys()
+        await self.keys.hear()
         free, wait = self.gate.room(len(self._under_way))
         wait = max(wait, self._idle_until - time.monotonic())
         if free <= 0 or wait > 0:
@@ -285,9 +294,8 @@ class Lanes:
         Raises `NotOurs` if another replica may have the delivery before anything was sent."""
         if not self._is_held(shipment.delivery):
             raise NotOurs
-        entry = key_entry(shipment.delivery.lane)
-        known_then = client.fingerprint(entry) if client.upstream.has_many_keys else 0
-        if shipment.sending is not None and (wait := self._held_for(entry, client, known_then)) > 0:
+        key = self.keys.key(client, shipment.delivery.lane)
+        if shipment.sending is not None and key is not None and (wait := self.keys.wait(key)) > 0:
             await self._put_off(shipment, wait)
             return
         if shipment.fires and not await self._store.write(lambda tx: fire(tx, shipment)):
@@ -297,7 +305,7 @@ class Lanes:
         delivery = structs.replace(shipment.delivery)
         if shipment.sending is not None:
             opening = shipment
-            if shipment.tried_at is None and _may_have_opened(shipment, client.upstream):
+            if shipment.tried_at is None and may_have_opened(shipment.operation, client.upstream):
                 opening = structs.replace(shipment, tried_at=started)
             try:
                 ended = await self._run_safely(shipment, client, started)
@@ -307,14 +315,15 @@ class Lanes:
             delivery.status = ended.status
             shipment = opening if ended.is_ambiguous else shipment
             shipment = structs.replace(shipment, tried_at=None) if ended.is_absent else shipment
-            await self.gate.ended(delivery.lane, self._but_for_its_key(entry, client, known_then, ended))
+            await self.gate.ended(delivery.lane, self.keys.ended(key, ended) if key is not None else ended)
             if not isinstance(ended.outcome, Pending):
                 delivery.attempts += 1
         shipment = structs.replace(shipment, delivery=delivery)
+        attempt = _Attempt(client.upstream, ended, started, time.monotonic() - began)
         if ended is not None and isinstance(ended.outcome, Held):
-            await self._hold(shipment, client.upstream, ended, ended.outcome, started, time.monotonic() - began)
+            await self._hold(shipment, attempt, ended.outcome)
             return
-        verdict = await self._settle(shipment, client.upstream, ended, started, time.monotonic() - began)
+        verdict = await self._settle(shipment, attempt)
         if verdict.state != "again":
             self._waiters.verdict(delivery.command, delivery.upstream, verdict)
 
@@ -337,7 +346,7 @@ class Lanes:
         call = client.upstream.dialect.outbound.calls[shipment.operation](shipment.sending)
         is_held = partial(self._is_held, shipment.delivery)
         if shipment.operation is not Operation.CREATE:
-            return await client.run(call, shipment.via, entry, is_held, _mark(shipment))
+            return await client.run(call, shipment.via, entry, is_held, shipment.mark)
         requests, in_vain = 0, False
         if shipment.tried_at is not None and not shipment.delivery.seen:  # the call asks about a receipt instead
             looked = await look(client, self._store, shipment.sending, shipment.tried_at, started, entry)
@@ -359,10 +368,8 @@ class Lanes:
 
     # --- what becomes of it --------------------------------------------------------------------------------
 
-    async def _settle(
-        self, shipment: Shipment, upstream: Upstream, ended: Ended | None, started: int, took: float
-    ) -> Verdict:
-        delivery = shipment.delivery
+    async def _settle(self, shipment: Shipment, attempt: _Attempt) -> Verdict:
+        delivery, upstream, ended = shipment.delivery, attempt.upstream, attempt.ended
         outcome = ended.outcome if ended else None
         assert not isinstance(outcome, Held)
         if isinstance(outcome, Changed) and not self._waiters.is_strict(delivery.command):
@@ -381,8 +388,8 @@ class Lanes:
             if ended is not None and verdict.is_recorded:
                 code = code_of(ended.outcome) if verdict.state != "delivered" else ""
                 number = -delivery.attempts - 1 if isinstance(ended.outcome, Pending) else delivery.attempts
-                tx.insert_attempt(_attempt_row(delivery, number, verdict, code, started, took))
-            rates.owe(tx, upstream, (ended.requests if ended else 0) - 1)
+                tx.insert_attempt(_attempt_row(delivery, number, verdict, code, attempt))
+            rates.owe(tx, upstream, attempt.requests - 1)
             if budget is not None:
                 rates.keep_budget(tx, upstream, budget)
             if self._store.lease is not None and verdict.state != "again":
@@ -395,7 +402,7 @@ class Lanes:
             verdict = await self._recorded(work)
         finally:
             self._waiters.release(delivery.command)
-        self._note(verdict.state, delivery, verdict.code, verdict.reason, took)
+        self._note(verdict.state, delivery, verdict.code, verdict.reason, attempt.took)
         return verdict
 
     def _note(self, came_to: str, delivery: DeliveryRow, code: str, reason: str, took: float) -> None:
@@ -438,61 +445,25 @@ class Lanes:
                 log.error("delivery.unrecorded", upstream=self._name, reason=str(error))
                 await asyncio.sleep(1.0)
 
-    # --- upstreams with one key per entry ------------------------------------------------------------------
-
-    def _held_for(self, entry: str, client: Client, known: int) -> float:
-        """Seconds for which the key of an entry, with the fingerprint `known`, is still held; 0 where the upstream has
-        only one key."""
-        return self.held.wait(entry, known, time.monotonic()) if client.upstream.has_many_keys else 0.0
-
-    async def _hear_of_keys(self) -> None:
-        """Releases held keys with which another replica has delivered since: there may be nothing left here to try them
-        with."""
-        now = time.monotonic()
-        if self._store.lease is None or not (tried := self.held.to_be_tried(now)) or not self._others.is_due(now):
-            return
-        since, began = self._others.since(tried), self._now()
-        taken = await self._store.read(lambda tx: tx.took(self._name, since))
-        self._others.looked(tried, began)
-        for entry in {key_entry(one) for one, at in taken.items() if at > tried.get(key_entry(one), at)}:
-            if self.held.accepted(entry):
-                log.info("key.back", upstream=self._name, entry=entry or "else", reason="another replica succeeded")
-
-    def _but_for_its_key(self, entry: str, client: Client, known_then: int, ended: Ended) -> Ended:
-        """How an attempt ended, as far as it concerns the whole upstream. Where that has many keys, a refusal concerns
-        only the key that was sent: that is held, and one that has replaced it since is to be tried at once."""
-        if not client.upstream.has_many_keys:
-            return ended
-        if isinstance(ended.outcome, Held) and not ended.is_certificate:
-            if self.held.hold(entry, known_then, time.monotonic(), self._now()):
-                log.error("key.held", upstream=self._name, entry=entry or "else", reason=ended.outcome.reason)
-            asked = ended.requests if ended.outcome.status else 0  # without a key nothing was sent
-            refused = Rejected(reason=ended.outcome.reason)
-            return structs.replace(ended, is_fault=False, outcome=refused, requests=asked)
-        if not ended.is_fault and not isinstance(ended.outcome, Held) and self.held.accepted(entry):
-            log.info("key.back", upstream=self._name, entry=entry or "else")
-        return ended
+    # --- what waits for a held key or upstream ---------------------------------------------------------------
 
     async def _put_off(self, shipment: Shipment, seconds: float) -> None:
         """Makes a delivery whose key is held wait longer, without an attempt."""
         delivery = shipment.delivery
-        pause_for = int(self.held.pause(key_entry(delivery.lane), seconds) * 1000)
 
         def work(tx: Tx) -> None:
             found = tx.delivery(delivery.id)
             if found and found.state == "waiting" and found.fence == delivery.fence:
-                found.due = self._now() + pause_for
+                found.due = self._now() + int(seconds * 1000)
                 tx.update_delivery(found)
 
         await self._recorded(work)
         self._waiters.hold(delivery.command, delivery.upstream)
 
-    async def _hold(
-        self, shipment: Shipment, upstream: Upstream, ended: Ended, held: Held, started: int, took: float
-    ) -> None:
+    async def _hold(self, shipment: Shipment, attempt: _Attempt, held: Held) -> None:
         """Records that the upstream, or a key, is held. This is never a verdict on an alert: the delivery goes on
         waiting."""
-        delivery = shipment.delivery
+        delivery, upstream = shipment.delivery, attempt.upstream
         verdict = Verdict(state="again", reason=f"held: {held.reason}", code=held.code)
 
         def work(tx: Tx) -> None:
@@ -503,13 +474,13 @@ class Lanes:
                 if upstream.has_many_keys:
                     found.due = self._now() + int(LOOK * 1000)
                 tx.update_delivery(found)
-                tx.insert_attempt(_attempt_row(delivery, delivery.attempts, verdict, held.code, started, took))
-            rates.owe(tx, upstream, ended.requests - 1)
+                tx.insert_attempt(_attempt_row(delivery, delivery.attempts, verdict, held.code, attempt))
+            rates.owe(tx, upstream, attempt.requests - 1)
 
         await self._recorded(work)
         delivery.status = held.status
         self._waiters.hold(delivery.command, delivery.upstream)
-        self._note("held", delivery, held.code, held.reason, took)
+        self._note("held", delivery, held.code, held.reason, attempt.took)
 
 
 async def _close(client: Client, using: list[asyncio.Task[None]]) -> None:
@@ -518,25 +489,12 @@ async def _close(client: Client, using: list[asyncio.Task[None]]) -> None:
     await client.aclose()
 
 
-def _may_have_opened(shipment: Shipment, upstream: Upstream) -> bool:
-    """Whether an attempt whose answer was lost may have opened something that nobody knows to be open there."""
-    reopens = shipment.operation is Operation.REOPEN and upstream.dialect.outbound.addressed_by == "key"
-    return reopens or shipment.operation is Operation.CREATE
-
-
-def _mark(shipment: Shipment) -> str:
-    """The mark by which a gateway upstream recognises a repeat: only for comments, which have no key of their own."""
-    return str(shipment.delivery.id) if shipment.operation is Operation.COMMENT else ""
-
-
-def _attempt_row(
-    delivery: DeliveryRow, number: int, verdict: Verdict, code: str, started: int, took: float
-) -> AttemptRow:
+def _attempt_row(delivery: DeliveryRow, number: int, verdict: Verdict, code: str, attempt: _Attempt) -> AttemptRow:
     return AttemptRow(
         delivery=delivery.id,
         number=number,
-        at=started,
-        took=int(took * 1000),
+        at=attempt.started,
+        took=int(attempt.took * 1000),
         status=delivery.status,
         outcome=verdict.state,
         reason=verdict.reason,

@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from gateway.canonical import SERVER_OWNED, Flat
+from gateway.canonical import SERVER_OWNED, Flat, Operation
 from gateway.config.config import Upstream
 from gateway.delivery.attempt import Client, Ended
 from gateway.mapping.carry import restore
@@ -27,6 +27,12 @@ LONGEST_IN_DOUBT_MS = 30_000
 """Milliseconds during which an unreadable list is asked for again."""
 LATE = 1.0
 """Seconds after which what was not found is looked for once more."""
+
+
+def may_have_opened(operation: Operation, upstream: Upstream) -> bool:
+    """Whether an attempt whose answer was lost may have opened something that nobody knows to be open there."""
+    reopens = operation is Operation.REOPEN and upstream.dialect.outbound.addressed_by == "key"
+    return reopens or operation is Operation.CREATE
 
 
 def lacks_id(ended: Ended, upstream: Upstream) -> bool:

@@ -65,7 +65,7 @@ class Reader:
             try:
                 commands.append(self.command(self.opened(part)))
             except Problem as problem:
-                problems.append(problem)
+                problems.append(problem.with_traceback(None))  # which would lead back to this list
         return Batch(tuple(commands), tuple(problems))
 
     def command(self, body: Wire) -> Command:

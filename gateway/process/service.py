@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,27 +19,24 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from gateway.admin.admin import Admin
-from gateway.admin.operations import Operator, forget
+from gateway.admin.operations import Operator
 from gateway.asked import Reply
 from gateway.clock import Clock
 from gateway.codes import Code
 from gateway.config.config import Config
-from gateway.config.settings import secrets_in
 from gateway.config.store_url import without_credential
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.waiting import Waiters
 from gateway.desk import calling
 from gateway.desk.desk import Desk
-from gateway.desk.idempotency import KEPT_MS
 from gateway.errors import ConfigurationError, Problem, StoreError
 from gateway.ids import Ids
 from gateway.inbound.surface import Surface
 from gateway.metrics import Metrics, Stock
+from gateway.process.housekeeping import Housekeeping
 from gateway.process.lean import swept
 from gateway.process.left_behind import warn_of_scopes, warn_of_upstreams
-from gateway.road import muting, unrecorded
-from gateway.road.requeue import told_at_last
-from gateway.road.timing import Hearing, pass_time
+from gateway.road import unrecorded
 from gateway.store import Store, Tx
 from gateway.store.moved import left
 from gateway.store.opening import open_store
@@ -53,19 +48,10 @@ HOUSEKEEPING = 1.0
 """Seconds between two rounds of housekeeping."""
 OPERATORS = ("/-/", "/metrics")
 """Prefixes of paths that are never a vendor's."""
-PURGE_EVERY = 60.0
-"""Seconds between two purges, unless there is more to remove than a batch."""
-PURGED_AT_ONCE = 500
-"""Rows of each kind removed in one batch."""
-PURGING = 0.25
-"""Seconds of each round for which batches are removed one after the other, where there is more than one: more rows may
-expire in a second than are in a batch, and the store would grow for ever."""
 DRAIN_SECONDS = 14.0
 """Seconds that deliveries under way have to end when the gateway stops."""
 STORE_PATIENCE = 2.0
 """Seconds that the metrics wait for the store: Prometheus waits ten for the metrics."""
-CLOCK_JUMP = 10.0
-"""Seconds by which the clock has to jump to be followed."""
 
 
 def _stock(tx: Tx) -> Stock:
@@ -132,9 +118,8 @@ class Gateway:
         self.dispatcher: Dispatcher | None = None
         self.desk: Desk | None = None
         self.watch: Watch | None = None
-        self._called, self._purged = time.monotonic(), -math.inf
         self._ids: Ids | None = None
-        self._hearing: Hearing | None = None
+        self.housekeeping: Housekeeping | None = None
         self._name = ""
         self._surface: Surface | None = None
         self._described: bytes | None = None
@@ -202,13 +187,13 @@ class Gateway:
             )
             self.watch = Watch(store, lambda: self.config, self.dispatcher, self.clock)
             self._use(self.config)
-            self._hearing = Hearing(self.now())
+            self.housekeeping = Housekeeping(self, self.dispatcher)
             self.dispatcher.start()
             await self._warn_of_orphans()
             with contextlib.suppress(StoreError):
                 await warn_of_scopes(self.store, self.config, frozenset())
                 await warn_of_upstreams(self.store, self.config)
-            tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.watch.run())]
+            tasks = [asyncio.create_task(self._keep_house(self.housekeeping)), asyncio.create_task(self.watch.run())]
             try:
                 yield
             finally:
@@ -274,126 +259,17 @@ class Gateway:
             if one.upstream not in self.config.upstreams:
                 log.warning("upstream.unknown", upstream=one.upstream, waiting=one.count)
 
-    async def _keep_house(self) -> None:
-        """Runs the housekeeping steps in rounds for ever. One that fails must not end the others, except that none goes
-        on in a round where the store is unavailable."""
+    async def _keep_house(self, housekeeping: Housekeeping) -> None:
+        """Runs the housekeeping in rounds for ever."""
         while True:
-            for step in (
-                self._look_at_secrets,
-                self._look_around,
-                self._pass_time,
-                self._write_calls,
-                self._forget,
-                self._tell_at_last,
-            ):
-                try:
-                    await step()
-                except StoreError as error:
-                    log.error("store.unavailable", reason=str(error))
-                    break
-                except Exception:
-                    log.exception("housekeeping.failed")
+            await housekeeping.round()
             await asyncio.sleep(HOUSEKEEPING)
 
-    async def _look_at_secrets(self) -> None:
-        """Looks at all followed credentials, so that one whose file was emptied or removed is refused at its first use,
-        however long nobody has called."""
-        token = self.config.admin_token
-        followed = [] if token is None else [token]
-        for inbound in self.config.inbounds.values():
-            inbound.keyring.look()
-            followed += secrets_in(inbound.settings)
-        for secret in followed:
-            secret.value()
-
-    async def _look_around(self) -> None:
-        assert self.desk
-        self._show_upstreams()
-        await self._follow_clock()
-        await self.store.ease()
-        waiting = await self.store.read(lambda tx: tx.waiting(), is_long=True, whose="gateway")
-        most = self.config.max_waiting
-        count, size = sum(one.count for one in waiting), sum(one.bytes for one in waiting)
-        self.desk.full = count >= most.deliveries or size >= most.bytes
-
-    def _show_upstreams(self) -> None:
+    def show_upstreams(self) -> None:
+        """Shows in the metrics how each upstream is."""
         assert self.dispatcher
         of = self.dispatcher
         self.metrics.upstreams(of.breakers(), of.budgets(), of.held_keys())
-
-    async def _write_calls(self) -> None:
-        if time.monotonic() - self._called >= calling.EVERY and not self.store.is_strained:
-            self._called = time.monotonic()
-            await self.calls.write(self.store)
-
-    async def _forget(self) -> None:
-        assert self.desk is not None
-        if (began := time.monotonic()) - self._purged < PURGE_EVERY:
-            return
-        self._purged = -math.inf
-        while await self._purge(self.desk.now()) >= PURGED_AT_ONCE:
-            if time.monotonic() - began >= PURGING:
-                return
-        self._purged = time.monotonic()
-
-    async def _tell_at_last(self) -> None:
-        """Sends what came for an upstream while it was not in the configuration, once it is, and after each start."""
-        assert self.dispatcher
-        for name in [name for name in self.dispatcher.untold if name in self.config.upstreams]:
-            self.dispatcher.untold.discard(name)  # first: it may be added again meanwhile
-            after = -1
-            try:
-                while after and name in self.config.upstreams:
-                    work = partial(told_at_last, upstream=name, now=self.now(), after=max(after, 0))
-                    after = await self.store.write(work, is_long=True)
-            except BaseException:
-                self.dispatcher.untold.add(name)
-                raise
-            self.dispatcher.wake(name)
-
-    async def _pass_time(self) -> None:
-        assert self.desk and self.dispatcher and self._ids and self._hearing
-        now, road = self.desk.now(), self.desk.road
-        self._hearing.look(now, is_deaf=self.desk.full or self.store.is_strained)
-        for name in await pass_time(self.store, road, self.config, self._ids.next, now, self._hearing):
-            self.dispatcher.wake(name)
-
-    async def _follow_clock(self) -> None:
-        """Follows a system clock that was set. The due times of waiting deliveries are moved first, as they mean a
-        pause, not a time of day: so a jump neither delays deliveries nor has them given up. Where replicas share a
-        store, one clock of many moves nothing."""
-        jump = self.clock.jump
-        if abs(jump) < CLOCK_JUMP or self.store.lease is not None:
-            self.clock.follow(jump)
-            return
-        log.warning("clock.jumped", seconds=round(jump))
-        first, then = (0.0, jump) if jump > 0 else (jump, 0.0)  # so nothing is taken for overdue or too old meanwhile
-        self.clock.follow(first)
-        try:
-            await self.store.write(lambda tx: tx.shift_waiting(int(jump * 1000)), is_long=True)
-        except StoreError:
-            self.clock.follow(-first)
-            raise
-        self.clock.follow(then)
-
-    async def _purge(self, now: int) -> int:
-        before = now - int(self.config.retention * 1000)
-        able = [inbound.scopes for inbound in self.config.inbounds.values() if inbound.dialect.muted_by]
-        scopes = sorted(frozenset[str]().union(*able))
-        silenced = await self.store.read(lambda tx: muting.long_over(tx, scopes, before), is_long=True, whose="gateway")
-
-        def work(tx: Tx) -> dict[str, int]:
-            forget(tx, before, PURGED_AT_ONCE)
-            for scope in silenced:
-                muting.forget(tx, scope, before, PURGED_AT_ONCE)
-            calls = tx.purge_calls(before, PURGED_AT_ONCE)
-            keys = tx.purge_keyed(now - KEPT_MS, PURGED_AT_ONCE)
-            return {"calls": calls, "idempotency_keys": keys, "ended": tx.purge(before, PURGED_AT_ONCE)}
-
-        removed = await self.store.write(work, is_long=True)
-        most = max(removed.values())
-        self.metrics.purge(removed, now, is_behind=most >= PURGED_AT_ONCE)
-        return most
 
     # --- seen from outside -------------------------------------------------------------------------------
 
@@ -449,7 +325,7 @@ class Gateway:
             stock = await asyncio.wait_for(self.store.read(_stock, is_long=True, whose="gateway"), STORE_PATIENCE)
         except (StoreError, TimeoutError):
             is_away = True
-        self._show_upstreams()
+        self.show_upstreams()
         store = self.store
         text = self.metrics.text(
             stock, self.now(), is_strained=store.is_strained, is_away=is_away, log_size=store.log_size

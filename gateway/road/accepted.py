@@ -10,7 +10,7 @@ from gateway.asked import Answer, Command, Reply
 from gateway.canonical import Flat, Operation
 from gateway.dialect import Dialect
 from gateway.mapping.report import Fate
-from gateway.store import AlertRow, DeliveryRow, Tx
+from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Tx
 
 Via = tuple[str, ...]
 """The names of the gateways that a command came through."""
@@ -86,3 +86,21 @@ class Answered(Struct, frozen=True):
     reports: tuple[str, ...] = ()
     is_stale: bool = False
     relayed: Reply | None = None
+
+
+def command_row(
+    order: Order, operation: Operation, alert: AlertRow | None, body: CommandBody, fanout: int
+) -> CommandRow:
+    """The row of an accepted command."""
+    return CommandRow(
+        id=order.command,
+        request=order.request,
+        alert=alert.id if alert else None,
+        operation=operation,
+        scope=order.caller.scope,
+        dialect=order.caller.dialect.name,
+        caller=order.caller.name,
+        at=order.now,
+        body=body,
+        fanout=fanout,
+    )

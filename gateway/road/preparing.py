@@ -81,6 +81,11 @@ class Shipment(Struct, frozen=True, kw_only=True):
     folds: bool = False
     trace: str = ""
 
+    @property
+    def mark(self) -> str:
+        """By which a gateway upstream recognises a repeat: only for comments, which have no key of their own."""
+        return str(self.delivery.id) if self.operation is Operation.COMMENT else ""
+
 
 def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict: bool = False) -> Shipment:
     """Decides what a waiting delivery sends now. `strict` asks an update not to overwrite what others changed there."""

@@ -15,9 +15,7 @@ from msgspec import structs
 
 from gateway.asked import Command, Ref
 from gateway.canonical import SERVER_OWNED, Flat, Operation, flatten, in_order, lay_over, unflatten
-from gateway.codes import Code
-from gateway.config.choosing import key_entry
-from gateway.config.config import Config, Upstream
+from gateway.config.config import Config
 from gateway.config.routing import Choice, always, choose, taking
 from gateway.dialect import Dialect
 from gateway.errors import Problem, ProblemKind
@@ -25,14 +23,15 @@ from gateway.ids import MakeId
 from gateway.mapping.carry import restore
 from gateway.mapping.values import from_millis
 from gateway.mapping.wire import Wire, merged
-from gateway.road.accepted import Accepted, Caller, Order, Step, Via
+from gateway.road.accepted import Accepted, Caller, Order, Step, Via, command_row
 from gateway.road.changing import end_of, meaning_of, record, resolve_hints, stamp, without_implied
 from gateway.road.history import newest_first
 from gateway.road.muting import muting
 from gateway.road.outbox import Outbox
-from gateway.road.targets import Targets, hold, lane_of
+from gateway.road.targets import Targets, hold
 from gateway.road.terms import ENDING, OWED, TELLING, speaks_as
-from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Tx
+from gateway.road.unknown import Unknown
+from gateway.store import AlertRow, CommandBody, Tx
 
 STANDS = (Operation.CREATE, Operation.REOPEN, *ENDING)
 """Operations that say whether an alert is on or over."""
@@ -59,6 +58,7 @@ class Road:
         self._invent = invent
         self._targets = Targets(config, invent)
         self._outbox = Outbox(config, ids, self._targets, name)
+        self._unknown = Unknown(config, ids, self._targets, self._outbox)
 
     def accept(self, tx: Tx, order: Order) -> Accepted:
         """Accepts one command in a transaction; raises `Problem` where it is refused."""
@@ -68,7 +68,7 @@ class Road:
         if asked.operation is Operation.CREATE:
             return self._create(tx, order)
         if asked.ref and (asked.ref.key or asked.answers_anyway):
-            return self._without_alert(tx, order)
+            return self._unknown.accept(tx, order)
         raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
 
     def end(
@@ -309,94 +309,6 @@ class Road:
         )
         return dict(step.asked.verbatim) if is_understood else None
 
-    # --- no alert at all -------------------------------------------------------------------------------
-
-    def _without_alert(self, tx: Tx, order: Order) -> Accepted:
-        """Accepts a command for a key that is not open here: it may have been opened before the gateway was put here,
-        so upstreams that find alerts by key are told what can be told of an alert that is not known."""
-        asked, caller = order.asked, order.caller
-        assert asked.ref
-        accepted = Accepted(command=order.command, alert=None)
-        if asked.is_resend and asked.ref.key and _has_ended(tx, caller, asked.ref.key, order.command):
-            return accepted
-        chosen = choose(self._config.routes, caller.dialect.name, caller.name, None) or ()
-        hold(tx, self._targets.lanes(chosen, caller, {}, asked.ref.key))
-        for choice in chosen:
-            accepted.primary = accepted.primary or choice.upstream
-            delivery = self._blind(tx, order, choice)
-            if delivery is None:
-                continue
-            if not self._outbox.cut_loop(order.via, delivery, accepted) and not self._void_keyless(delivery, accepted):
-                accepted.deliveries.append(delivery)
-            accepted.fanout += 1
-            tx.insert_delivery(delivery)
-        said = CommandBody(
-            said=dict(asked.verbatim),
-            comment=asked.comment,
-            dropped=asked.dropped,
-            via=order.via,
-            trace=order.trace,
-        )
-        tx.insert_command(_command(order, asked.operation, None, said, accepted.fanout))
-        return accepted
-
-    def _blind(self, tx: Tx, order: Order, choice: Choice) -> DeliveryRow | None:
-        """The delivery to an upstream for an alert of which only the key is known; None where there is nothing to tell,
-        or where another scope's alert has the lane: that is not this caller's to end."""
-        asked, caller = order.asked, order.caller
-        upstream = self._config.upstreams[choice.upstream]
-        key = asked.ref.key if asked.ref else None
-        if not key or not _can_be_told(upstream, asked, caller):
-            return None
-        named = lane_of(upstream, choice, caller, f"key {upstream.dialect.same_key(key)}", {})
-        tx.lock(f"lane {upstream.name} {named}")
-        if tx.lane_holders(upstream.name, named):
-            return None
-        newest = tx.newest_in_lane(upstream.name, named)
-        if asked.is_resend and newest and newest.operation == asked.operation:
-            return None
-        return DeliveryRow(
-            id=self._ids(above=newest.id if newest else 0),
-            command=order.command,
-            alert=None,
-            upstream=upstream.name,
-            lane=named,
-            key=key,
-            operation=asked.operation,
-            state="waiting",
-            created_at=order.now,
-            due=order.now,
-        )
-
-    def _void_keyless(self, delivery: DeliveryRow, accepted: Accepted) -> bool:
-        """Voids a delivery for an unknown alert if the upstream's key is chosen by what only the alert could say: it
-        would wait for ever. Returns whether it did."""
-        keys = self._config.upstreams[delivery.upstream].keys
-        lacking = keys.lacks("") if keys and not key_entry(delivery.lane) else ""
-        if not lacking:
-            return False
-        delivery.state, delivery.finished_at = "void", delivery.created_at
-        delivery.reason = f"an alert that is not known here: {lacking}"
-        delivery.code = accepted.dead[delivery.upstream] = Code.NO_KEY.value
-        accepted.reports[delivery.upstream] = ()
-        return True
-
-
-def _command(order: Order, operation: Operation, alert: AlertRow | None, body: CommandBody, fanout: int) -> CommandRow:
-    """The row of a command."""
-    return CommandRow(
-        id=order.command,
-        request=order.request,
-        alert=alert.id if alert else None,
-        operation=operation,
-        scope=order.caller.scope,
-        dialect=order.caller.dialect.name,
-        caller=order.caller.name,
-        at=order.now,
-        body=body,
-        fanout=fanout,
-    )
-
 
 def _record(step: Step, body: CommandBody) -> None:
     """Records the command, with the routes it took, its fan-out and its trace."""
@@ -404,7 +316,7 @@ def _record(step: Step, body: CommandBody) -> None:
     body.asked = step.asked.operation if step.asked.operation is not step.operation else ""
     body.silence = step.asked.silence
     body.trace = step.trace
-    step.tx.insert_command(_command(step, step.operation, step.row, body, step.accepted.fanout))
+    step.tx.insert_command(command_row(step, step.operation, step.row, body, step.accepted.fanout))
 
 
 def _lay(step: Step, row: AlertRow, after: Flat) -> None:
@@ -488,19 +400,3 @@ def _prolong(tx: Tx, row: AlertRow, after: Flat, command: int) -> Accepted:
     row.body, row.ends_at = unflatten(after), end_of(after)
     tx.update_alert(row)
     return Accepted(command=command, alert=row)
-
-
-def _has_ended(tx: Tx, caller: Caller, key: str, before: int) -> bool:
-    """Whether the key had an alert that has ended: some senders go on telling the end for a while."""
-    return tx.last_alert_by_key(caller.scope, caller.dialect.same_key(key), before) is not None
-
-
-def _can_be_told(upstream: Upstream, asked: Command, caller: Caller) -> bool:
-    """Whether an upstream can be told of an alert of which only the key is known. What the alert is can be said only in
-    the caller's own words then; and so can its end where the upstream makes nothing of keys."""
-    outbound = upstream.dialect.outbound
-    if outbound.addressed_by != "key" or asked.operation not in outbound.calls:
-        return False
-    if upstream.dialect.name == caller.dialect.name:
-        return outbound.ends_by_key or bool(asked.comment)
-    return outbound.ends_by_key and asked.operation not in TELLING

@@ -38,11 +38,13 @@ def answer(jobs: Sequence[Job]) -> None:
 
 
 def settle(jobs: Sequence[Job]) -> None:
-    """Sets the results on the futures, in the event loop that awaits them."""
+    """Sets the results on the futures, in the event loop that awaits them. A job lets go of its error, which leads back
+    to it by its traceback: else each refusal would leave a cycle, with all that its frames hold, to the collector."""
     for job in jobs:
         if job.future.done():
             continue
         if job.error is not None:
             job.future.set_exception(job.error)
+            job.error, job.future = None, job.loop.create_future()
         else:
             job.future.set_result(job.result)

@@ -306,8 +306,9 @@ class PostgresStore:
         try:
             return self._commit_ahead(line, jobs, patient)
         except Unclear:
-            answer([job for job in jobs if isinstance(job.error, Overdue)])  # it has used up its time
-            jobs[:] = [job for job in jobs if not isinstance(job.error, Overdue)]
+            overdue = [job for job in jobs if isinstance(job.error, Overdue)]  # it has used up its time
+            jobs[:] = [job for job in jobs if job not in overdue]
+            answer(overdue)
             return self._commit_one_by_one(line, jobs, patient) if jobs else []
 
     def _commit_ahead(self, line: Line, jobs: list[Job], patient: bool) -> list[Job]:

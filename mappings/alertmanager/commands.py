@@ -33,7 +33,7 @@ def each(posted: Iterable[T], read: Callable[[T], Command]) -> Batch:
         try:
             commands.append(read(one))
         except Problem as problem:
-            problems.append(problem)
+            problems.append(problem.with_traceback(None))  # which would lead back to this list
     return Batch(tuple(commands), tuple(problems[:MOST_SHOWN]))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.asked import Answer, Asked, Chosen, Command, Incoming, Listing, Ref, Relay, Reply, Shown
-from gateway.asking import bearer, body_object, by_id, read_by_id, time_of
+from gateway.asking import bearer, body_object, by_id, read_by_id, saying, time_of
 from gateway.canonical import Operation
 from gateway.dialect import Dialect, Outbound, Route, segment
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
@@ -43,15 +43,7 @@ def _create(incoming: Incoming) -> Command:
         raise invalid("id", "Alert ID and version must be null")
     reading = RULE.read(alert, prefix=prefix)
     _check_manual(alert)
-    return Command(
-        operation=Operation.CREATE,
-        patch=reading.flat,
-        hints=reading.hints,
-        verbatim=reading.verbatim,
-        reading=reading,
-        dropped=reading.dropped,
-        carried=reading.carried,
-    )
+    return saying(Operation.CREATE, reading)
 
 
 def _check_manual(alert: dict[str, Json]) -> None:
@@ -70,17 +62,7 @@ def _update(incoming: Incoming) -> Command:
     reading = RULE.read(alert, partial=True, prefix=prefix)
     if alert.get("id") is not None and str(alert["id"]) != incoming.params["id"]:
         raise invalid("id", "differs from the id in the path")
-    return Command(
-        operation=Operation.UPDATE,
-        ref=Ref(id=incoming.params["id"]),
-        patch=reading.flat,
-        hints=reading.hints,
-        version=alert.get("version"),
-        verbatim=reading.verbatim,
-        reading=reading,
-        dropped=reading.dropped,
-        carried=reading.carried,
-    )
+    return saying(Operation.UPDATE, reading, ref=Ref(id=incoming.params["id"]), version=alert.get("version"))
 
 
 def _list(incoming: Incoming) -> Listing:
@@ -150,11 +132,13 @@ def _answer_deleted(answer: Answer) -> Reply:
     return Reply(204)
 
 
-def _answer_relayed(answer: Answer) -> Reply:
+def _sample_channels(answer: Answer) -> Reply:
+    """For the description of the API alone: what is relayed is answered as it came."""
     return Reply(200, {"notificationChannels": []})
 
 
-def _answer_channel(answer: Answer) -> Reply:
+def _sample_channel(answer: Answer) -> Reply:
+    """The same for one channel."""
     return Reply(200, {"notificationChannel": {"id": 1, "type": "EMAIL", "name": "on call"}})
 
 
@@ -199,7 +183,7 @@ CHANNELS = Route(
     path="/api/notificationChannels",
     operations=(),
     read=_channels,
-    answer=_answer_relayed,
+    answer=_sample_channels,
     summary="List notification channels",
     returns=Channels,
     source=CHANNELS_PAGE,
@@ -210,7 +194,7 @@ CHANNEL = Route(
     path="/api/notificationChannels/{id}",
     operations=(),
     read=_channel,
-    answer=_answer_channel,
+    answer=_sample_channel,
     summary="Get a notification channel",
     returns=OneChannel,
     source=CHANNELS_PAGE,

@@ -59,17 +59,14 @@ def exchange(settings: Settings, credential: str) -> Generator[Request, Response
             "apikey": credential,
         },
     )
-    body = answer.json()
-    found = body if isinstance(body, dict) else {}
+    found = answer.object()
     lifetime = found.get("expires_in")
     return Token(str(found.get("access_token") or ""), float(lifetime) if isinstance(lifetime, int) else 3600.0)
 
 
 def reason(response: Response) -> str:
     """Returns the service's words in a refusal, in either of its two error shapes."""
-    body = response.json()
-    if not isinstance(body, dict):
-        return ""
+    body = response.object()
     errors = body.get("errors")
     if isinstance(errors, list):
         said = [error for error in errors if isinstance(error, dict)]
@@ -78,8 +75,8 @@ def reason(response: Response) -> str:
 
 
 def _alert_in(response: Response) -> dict[str, Json]:
-    body = response.json()
-    found = body.get("alert", body) if isinstance(body, dict) else None
+    body = response.object()
+    found = body.get("alert", body)
     return found if isinstance(found, dict) else {}
 
 
@@ -214,8 +211,7 @@ def read_one(sending: Sending) -> Call:
 def read_all(sending: Sending) -> Call:
     """Returns every rule there, whether the list is flat or each alert is wrapped."""
     answer = yield Request(method="GET", path="/api/alerts", is_list=True)
-    body = answer.json()
-    listed = body.get("alerts") if isinstance(body, dict) else None
+    listed = answer.object().get("alerts")
     if not isinstance(listed, list):
         return Rejected(reason="the list could not be read")
     alerts = [item.get("alert", item) for item in listed if isinstance(item, dict)]

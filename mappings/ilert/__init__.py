@@ -1,7 +1,9 @@
 """ilert's events API and the synchronous alert API beside it: occurrences, addressed by key.
 
 Source: https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events and
-https://api.ilert.com/api-docs/. It must not know what stands behind the gateway.
+https://api.ilert.com/api-docs/. Rows are in `alert`, requests to an upstream in `calls`, an alert's log in `beside`;
+`zabbix`, `checkmk` and `groups` turn what other tools send into events. It must not know what stands behind the
+gateway.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ def _meant(incoming: Incoming, said: dict[str, Json], unread: tuple[tuple[str, s
         older = body.pop("incidentKey")
         body["alertKey"] = body.get("alertKey") or older
     reading = EVENT.read(_in_capitals(body))
-    word = reading_word(body["eventType"])
+    word = _event_type(body["eventType"])
     operation = EVENTS[word]
     if operation is Operation.CREATE:
         if not body.get("summary"):
@@ -116,7 +118,7 @@ def _hints(reading: Reading) -> tuple[Hint, ...]:
     return tuple(hint for hint in reading.hints if hint.path not in reading.flat)
 
 
-def reading_word(word: str) -> str:
+def _event_type(word: str) -> str:
     """Returns an event type, given in any letter case, as ilert writes it; raises `Problem` for an unknown one."""
     if word.strip().upper() not in EVENTS:
         raise invalid("eventType", f"{word[:64]!r} is none of {', '.join(EVENTS)}")

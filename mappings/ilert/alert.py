@@ -1,7 +1,7 @@
 """An ilert event and alert on the wire, and the canonical alert: structs, value tables and rows.
 
 Source: https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events and
-https://api.ilert.com/api-docs/.
+https://api.ilert.com/api-docs/. It must not know who calls, nor what is sent when.
 """
 
 from __future__ import annotations

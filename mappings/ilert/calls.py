@@ -1,4 +1,8 @@
-"""ilert as an upstream: one request of its events API per operation."""
+"""ilert as an upstream: one request of its events API per operation.
+
+Source: https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events. It must not know
+who calls.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,5 @@ def authorise(request: Request, credential: str) -> Request:
 
 def reason(response: Response) -> str:
     """The code and message of ilert's error object."""
-    body = response.json()
-    if not isinstance(body, dict):
-        return ""
+    body = response.object()
     return ": ".join(str(body[key]) for key in ("code", "message") if body.get(key))

@@ -64,8 +64,7 @@ def _open_one(sending: Sending) -> Generator[Request, Response, str | Outcome]:
 
 
 def _values(answer: Response) -> list[dict[str, Json]] | None:
-    body = answer.json()
-    values = body.get("values") if isinstance(body, dict) else None
+    values = answer.object().get("values")
     return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else None
 
 

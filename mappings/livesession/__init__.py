@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.asked import Answer, Chosen, Command, Incoming, Listing, Ref, Reply, Shown
-from gateway.asking import bearer, body_object, by_id
+from gateway.asking import bearer, body_object, by_id, saying
 from gateway.canonical import Channel, Flat, Operation, Trigger
 from gateway.dialect import Dialect, Outbound, Route, segment
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
@@ -168,13 +168,7 @@ def _create(incoming: Incoming) -> Command:
     _check_target(body)
     if not body["events"]:
         raise invalid("events", "is required: at least one event")
-    return Command(
-        operation=Operation.CREATE,
-        patch=reading.flat,
-        verbatim=reading.verbatim,
-        dropped=reading.dropped,
-        reading=reading,
-    )
+    return saying(Operation.CREATE, reading)
 
 
 def _update(incoming: Incoming) -> Command:
@@ -182,13 +176,10 @@ def _update(incoming: Incoming) -> Command:
     reading = RULE.read(body, partial=True)
     if body.get("alert_id", incoming.params["id"]) != incoming.params["id"]:
         raise invalid("alert_id", "differs from the id in the path")
-    return Command(
-        operation=Operation.UPDATE,
+    return saying(
+        Operation.UPDATE,
+        reading,
         ref=Ref(id=incoming.params["id"]),
-        patch=reading.flat,
-        verbatim=reading.verbatim,
-        reading=reading,
-        dropped=reading.dropped,
         amend=lambda record: _amended(body, record),
     )
 
@@ -317,8 +308,7 @@ def _path(sending: Sending) -> str:
 
 def _send_create(sending: Sending) -> Call:
     answer = yield Request(method="POST", path="/v1/alerts", body=sending.body, creates=True)
-    body = answer.json()
-    found = body.get("alert_id") if isinstance(body, dict) else None
+    found = answer.object().get("alert_id")
     return Delivered(ids={"id": str(found)} if found else {})
 
 
@@ -358,10 +348,7 @@ def _read_one(sending: Sending) -> Call:
 
 
 def _reason(response: Response) -> str:
-    body = response.json()
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        return ""
+    error = response.object("error")
     return ": ".join(str(error[key]) for key in ("code", "param", "message") if error.get(key))
 
 

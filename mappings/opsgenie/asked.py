@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import UNSET
 
 from gateway.asked import Command, Incoming, Ref
-from gateway.asking import body_object, one
+from gateway.asking import body_object, one, saying
 from gateway.canonical import Flat, Operation
 from gateway.errors import invalid
 from gateway.mapping.table import Mapping
@@ -96,15 +96,10 @@ def creating(mapping: Mapping) -> Callable[[Incoming], Command]:
         for field in ("responders", "visibleTo"):
             for place, one_of_them in enumerate(body.get(field, ())):
                 named(one_of_them, f"{field}[{place}]")
-        return Command(
-            operation=Operation.CREATE,
-            patch=reading.flat,
+        return saying(
+            Operation.CREATE,
+            reading,
             comment=str(body.get("note", "")),
-            hints=reading.hints,
-            verbatim=reading.verbatim,
-            reading=reading,
-            dropped=reading.dropped,
-            carried=reading.carried,
             invents_key=True,
             only_new=True,
             amend=lambda before: {"occurrences": (before.get("occurrences") or 1) + 1, "occurred_at": incoming.now},

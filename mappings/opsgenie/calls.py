@@ -79,9 +79,9 @@ def read_one(sending: Sending) -> Call:
     """Reads the alert as it is there now; finds nothing where the address has no such call or the key may not read."""
     name = sending.ids.get("id", "{id}")
     answer = yield Request(method="GET", path=f"/v2/alerts/{segment(name)}", accepts=frozenset({403, 404, 405}))
-    body = answer.json()
-    data = body.get("data") if isinstance(body, dict) else None
-    if answer.status == 404 and isinstance(body, dict) and "requestId" in body:
+    body = answer.object()
+    data = body.get("data")
+    if answer.status == 404 and "requestId" in body:
         return Missing()
     if not isinstance(data, dict) or answer.status >= 400:
         return Found(())

@@ -160,8 +160,7 @@ def has_receipt(sending: Sending) -> bool:
 
 def _given(answer: Response) -> str | None:
     """Returns the request id in a receipt."""
-    body = answer.json()
-    request = body.get("requestId") if isinstance(body, dict) else None
+    request = answer.object().get("requestId")
     return request if isinstance(request, str) and request else None
 
 
@@ -278,27 +277,22 @@ def _changing(api: Api, sending: Sending) -> tuple[dict[str, Request], dict[str,
     tags, tagged = body.get("tags") or [], last.get("tags") or []
     if more := [tag for tag in tags if tag not in tagged]:
         steps["tags"] = api.write(sending, "POST", "/tags", {"tags": more, **by})
-    if fewer := [tag for tag in tagged if tag not in tags]:
-        _take_away(api, sending, "tags", fewer, steps, altered)
+    removing, staying = _taken_away(api, sending, "tags", [tag for tag in tagged if tag not in tags])
+    steps, altered = steps | removing, altered | staying
     details, detailed = body.get(api.details) or {}, last.get("details") or {}
     if known := {key: value for key, value in details.items() if detailed.get(key) != fingerprint(value)}:
         steps["details"] = api.write(sending, "POST", api.details_at, {api.details: known, **by})
-    if gone := [key for key in detailed if key not in details]:
-        _take_away(api, sending, "details", gone, steps, altered)
-    return steps, altered
+    removing, staying = _taken_away(api, sending, "details", [key for key in detailed if key not in details])
+    return steps | removing, altered | staying
 
 
-def _take_away(
-    api: Api, sending: Sending, what: str, names: list[str], steps: dict[str, Request], altered: dict[str, str]
-) -> None:
-    """Adds the step that removes tags or details; where the API has none, adds to `altered` that they stay there. So
-    does one that is blank or has a comma: the vendor would read it as another, or as several, and remove those."""
+def _taken_away(api: Api, sending: Sending, what: str, names: list[str]) -> tuple[dict[str, Request], dict[str, str]]:
+    """Returns the step that removes tags or details, and that some stay there, by canonical path: all where the API has
+    no such call, else those that are blank or have a comma, which the vendor would read as others, and remove those."""
     nameable = [name for name in names if name.strip() and "," not in name] if api.remove is not None else []
-    if api.remove is not None and nameable:
-        steps[f"fewer {what}"] = api.remove(sending, what, nameable)
-    if len(nameable) < len(names):
-        path = TAGS if what == "tags" else "custom"
-        altered[path] = "removed entries stay there: they cannot be removed"
+    steps = {f"fewer {what}": api.remove(sending, what, nameable)} if api.remove is not None and nameable else {}
+    stay = {TAGS if what == "tags" else "custom": "removed entries stay there: they cannot be removed"}
+    return steps, stay if len(nameable) < len(names) else {}
 
 
 def _retelling(api: Api, sending: Sending) -> Steps:

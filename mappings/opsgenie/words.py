@@ -196,9 +196,7 @@ def problem(found: Problem) -> Reply:
 
 def reason(response: Response) -> str:
     """Returns the vendor's words in a refusal: its message, then the fault of each field."""
-    body = response.json()
-    if not isinstance(body, dict):
-        return ""
+    body = response.object()
     errors = body.get("errors")
     faults = [f"{name}: {text}" for name, text in errors.items()] if isinstance(errors, dict) else []
     message = [body["message"]] if isinstance(body.get("message"), str) else []

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from gateway.asked import Answer, Command, Incoming, Ref, Reply
-from gateway.asking import body_object
+from gateway.asking import body_object, saying
 from gateway.canonical import QUIET_CATEGORY, Flat, Image, Link, Operation
 from gateway.dialect import Dialect, Outbound, Route
 from gateway.mapping.fallbacks import headline
@@ -31,7 +31,7 @@ from mappings.pagerduty.words import (
     reason,
     refuse_alert,
     refuse_change,
-    with_object,
+    with_details,
 )
 
 OVERVIEW = "https://developer.pagerduty.com/docs/events-api-v2/overview/"
@@ -265,7 +265,7 @@ def _without_nulls(incoming: Incoming) -> dict[str, Json]:
     body = {name: value for name, value in body_object(incoming).items() if value is not None}
     if isinstance(body.get("payload"), dict):
         payload = {name: value for name, value in body["payload"].items() if value is not None}
-        body["payload"] = with_object(payload, "custom_details", TEXT)
+        body["payload"] = with_details(payload)
     key = body.get("dedup_key")
     if isinstance(key, str) and not key.strip():
         del body["dedup_key"]
@@ -284,16 +284,8 @@ def _alert(incoming: Incoming) -> Command:
     refuse_alert(body)
     if body["event_action"] == "trigger":
         reading = EVENT.read(body)
-        return Command(
-            operation=Operation.CREATE,
-            patch=reading.flat,
-            verbatim=reading.verbatim,
-            reading=reading,
-            dropped=reading.dropped,
-            carried=reading.carried,
-            invents_key=True,
-            amend=_in_place_of_both(body["payload"], reading.flat),
-        )
+        amend = _in_place_of_both(body["payload"], reading.flat)
+        return saying(Operation.CREATE, reading, invents_key=True, amend=amend)
     control = {name: body[name] for name in ("routing_key", "event_action", "dedup_key") if name in body}
     reading = EVENT.read(control)
     return Command(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.outcome import Json
-from mappings.pagerduty.words import ACTIONS, KEY_LENGTH, TEXT, refuse, with_object
+from mappings.pagerduty.words import ACTIONS, KEY_LENGTH, refuse, with_details
 
 PAGE = "https://developer.pagerduty.com/docs/events-api-v1/trigger-events/"
 PATH = "/generic/2010-04-15/create_event.json"
@@ -96,7 +96,7 @@ def in_second(body: dict[str, Json]) -> dict[str, Json]:
     said: dict[str, Json] = {"summary": body["description"], **UNSAID}
     if body.get("details") not in (None, {}):
         said["custom_details"] = body["details"]
-    payload = with_object(said, "custom_details", TEXT)
+    payload = with_details(said)
     event = {**_rest(body), **_shown(body.get("contexts") or []), "event_action": "trigger", "payload": payload}
     if str(body.get("incident_key", "")).strip():
         event["dedup_key"] = body["incident_key"]
@@ -110,7 +110,7 @@ def _rest(body: dict[str, Json]) -> dict[str, Json]:
 def beside(body: dict[str, Json]) -> dict[str, Json]:
     """Returns what an acknowledgement or a resolve says beside its key and its description, as fields of v2."""
     said = {"custom_details": body["details"]} if body.get("details") not in (None, {}) else {}
-    return {**_rest(body), **_shown(body.get("contexts") or []), "payload": with_object(said, "custom_details", TEXT)}
+    return {**_rest(body), **_shown(body.get("contexts") or []), "payload": with_details(said)}
 
 
 def ending(body: dict[str, Json]) -> dict[str, Json]:

@@ -9,7 +9,6 @@ gateway.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from gateway.asked import Reply
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
@@ -26,14 +25,14 @@ TEXT = "details"
 object."""
 
 
-def with_object(held: dict[str, Json], name: str, inside: str) -> dict[str, Json]:
-    """Returns `held` with an object under `name`: any other value there goes into an object, under `inside`, or is left
+def with_details(payload: dict[str, Json]) -> dict[str, Json]:
+    """Returns a payload whose custom details are an object: any other value goes into one, as its long text, or is left
     out if it is empty."""
-    value = held.get(name, {})
+    value = payload.get("custom_details", {})
     if isinstance(value, dict):
-        return held
-    rest = {other: said for other, said in held.items() if other != name}
-    return rest if value in ("", []) else {**rest, name: {inside: value}}
+        return payload
+    rest = {name: said for name, said in payload.items() if name != "custom_details"}
+    return rest if value in ("", []) else {**rest, "custom_details": {TEXT: value}}
 
 
 # --- what is wrong with an event ---------------------------------------------------------------------------
@@ -134,20 +133,17 @@ def problem(found: Problem) -> Reply:
 
 def reason(response: Response) -> str:
     """Returns PagerDuty's own words in a refusal: its message, then every error. Any part may be missing."""
-    body = response.json()
-    if not isinstance(body, dict):
-        return ""
+    body = response.object()
     message = [body["message"]] if isinstance(body.get("message"), str) else []
-    return ": ".join([*message, *(["; ".join(errors)] if (errors := errors_in(body)) else [])])
+    return ": ".join([*message, *(["; ".join(errors)] if (errors := _errors_in(body)) else [])])
 
 
-def errors_in(body: Any) -> list[str]:
-    """Returns the errors that an answer lists."""
-    errors = body.get("errors") if isinstance(body, dict) else None
+def _errors_in(body: dict[str, Json]) -> list[str]:
+    errors = body.get("errors")
     return [error for error in errors if isinstance(error, str)] if isinstance(errors, list) else []
 
 
 def is_about_the_key(response: Response) -> bool:
     """Returns whether the routing key was refused, which says nothing about the event: PagerDuty has no 401 for it."""
     about_key = (WRONG_LENGTH, WRONG_CHARACTERS, UNKNOWN_KEY, _missing("routing_key"))
-    return any(error in about_key for error in errors_in(response.json()))
+    return any(error in about_key for error in _errors_in(response.object()))

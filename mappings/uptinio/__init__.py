@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.asked import Answer, Command, Incoming, Listing, Ref, Reply, Shown
-from gateway.asking import bearer, body_object, one, read_by_id, whole_number
+from gateway.asking import bearer, body_object, one, read_by_id, saying, whole_number
 from gateway.canonical import Channel, Flat, Notification, Operation
 from gateway.codes import Code
 from gateway.dialect import Dialect, Outbound, Route, segment
@@ -38,12 +38,10 @@ from gateway.outcome import (
 
 PAGE = "https://app.uptinio.com/docs/api/alerts.html"
 NAME = "uptinio"
-
-# --- wire structs ------------------------------------------------------------------------------------------
-
-
 LONGEST = 10**9
 """The longest `threshold.duration`, in seconds, some thirty years; a longer one of another vendor is cut to it."""
+
+# --- wire structs ------------------------------------------------------------------------------------------
 
 
 class Threshold(Struct, kw_only=True):
@@ -108,8 +106,6 @@ STATUS = Pair(
     {"active": "firing", "resolved": "resolved"}.__getitem__,
     {"firing": "active", "acknowledged": "active", "resolved": "resolved"}.__getitem__,
 )
-
-
 SECONDS = Pair(read_time, iso_seconds)
 NO_THRESHOLD: Flat = dict.fromkeys(("condition.threshold", "condition.operator", "condition.window"))
 """What an update with `threshold: null` clears."""
@@ -177,14 +173,7 @@ ALERT = Mapping(
 
 
 def _create(incoming: Incoming) -> Command:
-    reading = ALERT.read(body_object(incoming))
-    return Command(
-        operation=Operation.CREATE,
-        patch=reading.flat,
-        verbatim=reading.verbatim,
-        dropped=reading.dropped,
-        reading=reading,
-    )
+    return saying(Operation.CREATE, ALERT.read(body_object(incoming)))
 
 
 def _update(incoming: Incoming) -> Command:
@@ -246,7 +235,7 @@ def _answer_list(answer: Answer) -> Reply:
     return Reply(200, {"data": [_shown(shown) for shown in answer.listed], "meta": meta})
 
 
-def _routes(prefix: str, side: bool) -> tuple[Route, ...]:
+def _routes(prefix: str, *, side: bool) -> tuple[Route, ...]:
     everywhere: dict[str, Any] = {"source": PAGE, "side": side}
     return (
         Route(
@@ -324,9 +313,7 @@ def _problem(problem: Problem) -> Reply:
 
 
 def _id_in(response: Response) -> dict[str, str]:
-    body = response.json()
-    data = body.get("data") if isinstance(body, dict) else None
-    found = data.get("id") if isinstance(data, dict) else None
+    found = response.object("data").get("id")
     return {"id": str(found)} if found is not None else {}
 
 
@@ -350,9 +337,12 @@ def _send_create(sending: Sending) -> Call:
     return _refused(answer) if answer.status in OPEN else Delivered(ids=_id_in(answer))
 
 
+def _path(sending: Sending) -> str:
+    return f"/alerts/{segment(sending.ids.get('id', '{id}'))}"
+
+
 def _put(sending: Sending, body: dict[str, Json]) -> Call:
-    path = f"/alerts/{segment(sending.ids.get('id', '{id}'))}"
-    answer = yield Request(method="PUT", path=path, body=body, accepts=OPEN | {404})
+    answer = yield Request(method="PUT", path=_path(sending), body=body, accepts=OPEN | {404})
     if answer.status in OPEN:
         return _refused(answer)
     return Missing() if answer.status == 404 else Delivered()
@@ -375,13 +365,11 @@ def _found(item: Json) -> FoundAlert:
 
 
 def _read_one(sending: Sending) -> Call:
-    path = f"/alerts/{segment(sending.ids.get('id', '{id}'))}"
-    answer = yield Request(method="GET", path=path, accepts=frozenset({404}), is_list=True)
-    body = answer.json()
+    answer = yield Request(method="GET", path=_path(sending), accepts=frozenset({404}), is_list=True)
     if answer.status == 404:
         return Missing()
-    data = body.get("data") if isinstance(body, dict) else None
-    if not isinstance(data, dict) or data.get("id") is None:
+    data = answer.object("data")
+    if data.get("id") is None:
         return Rejected(reason="the alert could not be read")  # which does not say that it is gone
     return Found((_found(data),))
 
@@ -396,9 +384,8 @@ def _read_all(sending: Sending) -> Call:
     for page in range(1, MOST_PAGES + 1):
         query = {"page": str(page), "per_page": "100"}
         answer = yield Request(method="GET", path="/alerts", query=query, is_list=True)
-        body = answer.json()
-        items = body.get("data") if isinstance(body, dict) else None
-        meta = body.get("meta") if isinstance(body, dict) else None
+        body = answer.object()
+        items, meta = body.get("data"), body.get("meta")
         if not isinstance(items, list):
             return Rejected(reason="the list could not be read")
         known = len(found)
@@ -412,10 +399,7 @@ def _read_all(sending: Sending) -> Call:
 
 
 def _reason(response: Response) -> str:
-    body = response.json()
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        return ""
+    error = response.object("error")
     return ": ".join(str(error[key]) for key in ("code", "message") if error.get(key))
 
 
@@ -425,7 +409,7 @@ DIALECT = Dialect(
     source=PAGE,
     kind="occurrence",
     mapping=ALERT,
-    routes=_routes("", False) + _routes("/v1", True),
+    routes=_routes("", side=False) + _routes("/v1", side=True),
     outbound=Outbound(
         addressed_by="id",
         published_rate=100,  # for a key of a standard account: the page on authentication

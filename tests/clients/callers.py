@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -282,25 +283,34 @@ ASKS: dict[str, dict[str, Ask]] = {
 """Every operation on an existing alert, for each caller's dialect."""
 
 
-BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
-    "livesession": livesession_alert,
-    "ibm_monitoring": ibm_alert,
-    "uptinio": uptinio_alert,
-}
+def _alias(key: str | None) -> dict[str, str]:
+    return {"alias": key} if key else {}
 
 
-ALIASED: dict[str, Callable[..., dict[str, Any]]] = {"jsm_ops": jsm_alert, "opsgenie": opsgenie_alert}
-"""Dialects whose alerts have an alias: the body for a text and further fields."""
+def _group(dialect: str, text: str, key: str | None, held: str) -> dict[str, Any]:
+    return webhook_group(dialect, key or text, text)
 
 
-EVENTS: dict[str, tuple[str, Callable[[str, str | None, str], dict[str, Any]]]] = {
+MAKES: dict[str, tuple[str, Callable[[str, str | None, str], Any]]] = {
+    "livesession": (COLLECTIONS["livesession"], lambda text, key, held: livesession_alert(text)),
+    "ibm_monitoring": (COLLECTIONS["ibm_monitoring"], lambda text, key, held: ibm_alert(text)),
+    "uptinio": (COLLECTIONS["uptinio"], lambda text, key, held: uptinio_alert(text)),
     "ilert": ("/ilert/api/events", lambda text, key, held: ilert_event("ALERT", key, credential=held, summary=text)),
+    "opsgenie": (COLLECTIONS["opsgenie"], lambda text, key, held: opsgenie_alert(text, **_alias(key))),
+    "jsm_ops": (COLLECTIONS["jsm_ops"], lambda text, key, held: jsm_alert(text, **_alias(key))),
     "pagerduty": (
         "/pagerduty/v2/enqueue",
         lambda text, key, held: pagerduty_event("trigger", key, credential=held, summary=text),
     ),
+    "cloudevents": ("/cloudevents", lambda text, key, held: cloud_event("firing", key, summary=text)),
+    "alertmanager": (ALERTS, lambda text, key, held: alertmanager_alerts(key or text, text)),
+    **{name: (f"/{name}/webhook", partial(_group, name)) for name in WEBHOOKS},
 }
-"""Dialects whose credential is in the body: the creating path, and the body for a text, a key and a credential."""
+"""The documented create of each caller's dialect: its path, and the body for a text, a key and a credential."""
+
+
+EVENTS = ("ilert", "pagerduty")
+"""Dialects whose credential is in the body."""
 
 
 EVENTFUL = (*EVENTS, *WEBHOOKS, "alertmanager", "cloudevents")
@@ -309,42 +319,19 @@ EVENTFUL = (*EVENTS, *WEBHOOKS, "alertmanager", "cloudevents")
 
 def making(dialect: str, text: str, *, key: str | None = None, credential: str = KEY) -> tuple[str, Any]:
     """The path and body of a dialect's documented create with this text."""
-    if dialect == "alertmanager":
-        return ALERTS, alertmanager_alerts(key or text, text)
-    if dialect in EVENTS:
-        path, body = EVENTS[dialect]
-        return path, body(text, key, credential)
-    if dialect in WEBHOOKS:
-        return f"/{dialect}/webhook", webhook_group(dialect, key or text, text)
-    if dialect in ALIASED:
-        return COLLECTIONS[dialect], ALIASED[dialect](text, **({"alias": key} if key else {}))
-    if dialect == "cloudevents":
-        return "/cloudevents", cloud_event("firing", key, summary=text)
-    return COLLECTIONS[dialect], BODIES[dialect](text)
+    path, body = MAKES[dialect]
+    return path, body(text, key, credential)
 
 
 def create(h: House, dialect: str, text: str) -> tuple[str, Sent]:
     """Creates an alert with this text; returns its caller's reference to it from then on, and the answer."""
-    if dialect == "ilert":
-        key = fresh("key")
-        return key, h.call("POST", "/ilert/api/events", ilert_event("ALERT", key, summary=text), key=None)
-    if dialect in ALIASED:
-        key = fresh("key")
-        sent = h.call("POST", COLLECTIONS[dialect], ALIASED[dialect](text, alias=key))
-        return key if dialect in KEYED else _told(h, dialect, sent), sent
-    if dialect == "cloudevents":
-        key = fresh("key")
-        return key, h.call("POST", "/cloudevents", cloud_event("firing", key, summary=text))
-    if dialect == "alertmanager":
-        key = fresh("key")
-        return key, h.call("POST", ALERTS, alertmanager_alerts(key, text))
-    if dialect in WEBHOOKS:
-        key = fresh("key")
-        return key, h.call("POST", f"/{dialect}/webhook", webhook_group(dialect, key, text))
-    if dialect == "pagerduty":
-        sent = h.call("POST", "/pagerduty/v2/enqueue", pagerduty_event("trigger", None, summary=text), key=None)
-        return str(sent.body["dedup_key"]), sent
-    sent = h.call("POST", COLLECTIONS[dialect], BODIES[dialect](text))
+    key = fresh("key")
+    path, body = making(dialect, text, key=key)
+    sent = h.call("POST", path, body, key=None if dialect in EVENTS else KEY)
+    if dialect in KEYED:
+        return key, sent
+    if dialect == "jsm_ops":
+        return _told(h, dialect, sent), sent
     assert sent.status in (200, 201), sent.body
     inner = sent.body.get("alert", sent.body.get("data", sent.body))
     return str(inner.get("alert_id", inner.get("id"))), sent

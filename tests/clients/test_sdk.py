@@ -17,6 +17,7 @@ from sdcclient import SdcClient, SdMonitorClient
 from gateway.cli.sandbox import Arrived
 from gateway.registry import dialects
 from tests.clients.callers import OTHER, called, fresh
+from tests.engine.pairs import HAS_TEXT, fields_of
 from tests.harness import KEY, House
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -67,11 +68,7 @@ def _create(client: Any, name: str, **fields: Any) -> dict[str, Any]:
 
 def _said(request: Arrived) -> Any:
     """The summary in a create or update, in the field that each vendor has for it."""
-    if isinstance(request.body, list):
-        return request.body[0]["annotations"]["summary"]
-    body = request.body.get("alert", request.body.get("payload", request.body.get("data", request.body)))
-    body = body["alerts"][0]["annotations"] if "alerts" in body else body
-    return body.get("name", body.get("summary", body.get("message")))
+    return fields_of(request)[HAS_TEXT[request.dialect]]
 
 
 CREATES = {

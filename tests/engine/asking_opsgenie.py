@@ -8,6 +8,7 @@ from tests.clients.callers import fresh, opsgenie_alert
 from tests.harness import KEY, House, Sent
 
 ALERTS = "/opsgenie/v2/alerts"
+PING = "/opsgenie/v2/heartbeats/nightly%20backup/ping"
 
 
 def create(h: House, message: str = "Disk full", **fields: Any) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures: gateways shared by a whole test file, a store that no gateway serves from, and a database."""
+"""Fixtures: gateways shared by a whole test file, a store that no gateway serves from, a database, and a server."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ import pytest
 
 from tests.engine.moves import filled
 from tests.engine.pairs import Houses, standing_houses
-from tests.postgres_server import shared
+from tests.postgres_server import Server, shared
 
 
 @pytest.fixture(scope="module")
 def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
-    """A gateway in front of each vendor, started on first use."""
+    """A gateway in front of each vendor, started on first use: a request has arrived there before it answers."""
+    with standing_houses(tmp_path_factory, 'reply = "delivered"') as standing:
+        yield standing
+
+
+@pytest.fixture(scope="module")
+def fronts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
+    """A gateway in front of each vendor, started on first use, that answers its callers as their vendors do."""
     with standing_houses(tmp_path_factory) as standing:
         yield standing
 
@@ -29,3 +36,11 @@ def origin(tmp_path: Path) -> str:
 def url() -> str:
     """The address of an empty PostgreSQL database."""
     return shared().database()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server of its own, which the test may break."""
+    made = Server().make()
+    yield made
+    made.close()

@@ -10,9 +10,7 @@ import pytest
 
 from gateway.cli.sandbox import Arrived
 from gateway.registry import dialects
-from tests.clients.callers import (
-    called,
-)
+from tests.clients.callers import called
 from tests.harness import House
 
 DIALECTS = sorted(dialects())
@@ -49,17 +47,14 @@ Houses = Callable[..., House]
 
 
 @contextmanager
-def standing_houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
-    """Gateways that are started once and kept. `reply = "delivered"`: a request has arrived before the next one is
-    sent."""
+def standing_houses(tmp_path_factory: pytest.TempPathFactory, top: str = "") -> Iterator[Houses]:
+    """Gateways that are started once and kept; `top` is the head of their configuration."""
     standing: dict[tuple[str, str], House] = {}
     with ExitStack() as stack:
 
         def get(dialect: str, more: str = "") -> House:
             if (dialect, more) not in standing:
-                there = called(
-                    tmp_path_factory.mktemp("pairs"), {"there": dialect}, more=more, top='reply = "delivered"'
-                )
+                there = called(tmp_path_factory.mktemp(dialect), {"there": dialect}, more=more, top=top)
                 standing[dialect, more] = stack.enter_context(there)
             return standing[dialect, more]
 

@@ -3,7 +3,9 @@ them, and the webhook of another Alertmanager. https://prometheus.io/docs/alerti
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +14,9 @@ from urllib.parse import urlencode
 
 import pytest
 
+from gateway.asked import Command
 from gateway.canonical import Operation
+from gateway.errors import Problem, ProblemKind
 from gateway.outcome import Response, Sending
 from gateway.registry import dialects
 from mappings.alertmanager import calls, commands
@@ -78,6 +82,21 @@ def test_what_is_wrong_with_some_keeps_no_others_back(tmp_path: Path, kind: str)
         assert _names(h) == [good]
         h.wait_for(lambda: words(h, good) == ["ALERT"])
         assert len(select(h, "SELECT id FROM commands")) == 1
+
+
+def test_a_fault_is_gone_without_the_garbage_collector() -> None:
+    """The fault of one alert leads to the frame that it went through, which keeps the faults of all."""
+
+    def read(one: str) -> Command:
+        raise Problem(ProblemKind.INVALID, one)
+
+    gc.collect()
+    gc.disable()
+    try:
+        kept = [weakref.ref(one) for one in commands.each(["a", "b"], read).problems]
+        assert [one() for one in kept] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_many_at_once(h: House) -> None:

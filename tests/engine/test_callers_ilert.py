@@ -7,28 +7,26 @@ an empty body, others want exactly 202.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.clients.callers import OTHER, behind, called, fresh, ilert_event
 from tests.engine.asking_ilert import ILERT, at_ilert, is_refused, is_taken, listed, post, raise_alert, read, tell
+from tests.engine.pairs import Houses
 from tests.harness import KEY, UPSTREAM_KEY, House, Sent
 
 
 @pytest.fixture(scope="module", params=[ILERT, behind(ILERT)])
-def h(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def h(request: pytest.FixtureRequest, fronts: Houses) -> House:
     """A gateway with ilert behind it, then with another vendor."""
-    with called(tmp_path_factory.mktemp("ilert"), {"there": request.param}) as standing:
-        yield standing
+    return fronts(request.param)
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def one(fronts: Houses) -> House:
     """A gateway with ilert behind it, for behaviour that does not depend on the upstream."""
-    with called(tmp_path_factory.mktemp("one"), {"there": ILERT}) as standing:
-        yield standing
+    return fronts(ILERT)
 
 
 # --- events --------------------------------------------------------------------------------------------------

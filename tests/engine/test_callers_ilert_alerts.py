@@ -6,28 +6,26 @@ Expectations follow the vendor's OpenAPI description, https://api.ilert.com/api-
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.clients.callers import behind, called, fresh
 from tests.engine.asking_ilert import ILERT, at_ilert, is_refused, listed, raise_alert, read, tell
+from tests.engine.pairs import Houses
 from tests.harness import House
 
 
 @pytest.fixture(scope="module", params=[ILERT, behind(ILERT)])
-def h(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def h(request: pytest.FixtureRequest, fronts: Houses) -> House:
     """A gateway with ilert behind it, then with another vendor."""
-    with called(tmp_path_factory.mktemp("ilert"), {"there": request.param}) as standing:
-        yield standing
+    return fronts(request.param)
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def one(fronts: Houses) -> House:
     """A gateway with ilert behind it, for behaviour that does not depend on the upstream."""
-    with called(tmp_path_factory.mktemp("one"), {"there": ILERT}) as standing:
-        yield standing
+    return fronts(ILERT)
 
 
 def test_an_alert_as_the_synchronous_api_shows_it(h: House) -> None:

@@ -4,7 +4,6 @@ and a user's own credentials. https://developer.atlassian.com/cloud/jira/service
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -12,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.clients.callers import OTHER, called, fresh, jsm_alert, uptinio_alert
+from tests.engine.pairs import Houses
 from tests.harness import House, Sent, house
 
 ALERTS = "/jsm_ops/alerts"
@@ -19,10 +19,9 @@ SITE = "/jsm/ops/api/11223344-a1b2-3b33-c444-def123456789/v1/alerts"
 
 
 @pytest.fixture(scope="module")
-def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def h(fronts: Houses) -> House:
     """A gateway with ilert behind it."""
-    with called(tmp_path_factory.mktemp("callers"), {"there": "ilert"}) as standing:
-        yield standing
+    return fronts("ilert")
 
 
 def _create(h: House, message: str = "CPU high", **fields: Any) -> tuple[str, str]:

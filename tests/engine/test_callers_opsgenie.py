@@ -4,37 +4,30 @@ read back. https://docs.opsgenie.com/docs/alert-api"""
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote
 
-import msgspec
 import pytest
-from msgspec import UNSET
 
-from gateway.asked import Answer, Incoming
 from gateway.canonical import Operation
 from gateway.outcome import Sending
-from mappings.jsm_ops import words as jsm_ops
 from mappings.opsgenie.alert import MOST_DETAILS, fitted_details, fitted_key
 from mappings.opsgenie.calls import SEND
-from mappings.opsgenie.lists import answer_many, search
-from tests.chaos_upstream import Behaviour, chaos, say
 from tests.clients.callers import OTHER, called, fresh, opsgenie_alert
-from tests.engine.asking_opsgenie import ALERTS, about, create, read
-from tests.engine.vendors import settled, table
-from tests.harness import KEY, House, house
+from tests.engine.asking_opsgenie import ALERTS, PING, about, create, read
+from tests.engine.pairs import Houses
+from tests.engine.vendors import settled
+from tests.harness import KEY, House
 
 NAMELESS = "id or name should be provided"
 
 
 @pytest.fixture(scope="module")
-def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def h(fronts: Houses) -> House:
     """A gateway with ilert behind it."""
-    with called(tmp_path_factory.mktemp("callers"), {"there": "ilert"}) as standing:
-        yield standing
+    return fronts("ilert")
 
 
 def _event(h: House, details: dict[str, str]) -> None:
@@ -179,65 +172,6 @@ def _told(h: House, key: str) -> list[str]:
     return [one.body["eventType"] for one in h.arrived("ilert") if one.body.get("alertKey") == key]
 
 
-@pytest.mark.parametrize("part", ["notes", "logs"])
-def test_the_pages_of_an_alert_are_where_the_answer_says(h: House, part: str) -> None:
-    """`paging.next` can be followed as it is, as clients do, also where the alert was named by an alias, which may hold
-    any character."""
-    alias = create(h, alias=fresh("db/1 disk?"), note="the first")
-    for note in ("the second", "the third"):
-        assert create(h, alias=alias, note=note) == alias
-    found = about(h, "GET", quote(alias, safe=""), f"/{part}", limit="1")
-    seen = [found.body["data"]]
-    while further := found.body["paging"].get("next"):
-        assert found.headers["x-paging-next"] == further
-        found = h.call("GET", further.removeprefix(h.url))
-        assert found.status == 200, found.body
-        seen.append(found.body["data"])
-    assert [len(page) for page in seen] == [1, 1, 1]
-    assert h.call("GET", found.body["paging"]["first"].removeprefix(h.url)).body["data"] == seen[0]
-
-
-@pytest.mark.parametrize("offset", ["²", "9" * 5000, "-1", "x"])
-def test_an_offset_that_is_none_of_ours_is_the_beginning(h: House, offset: str) -> None:
-    """Only the gateway issues offsets: an invalid one counts as none, even where Python takes it for a digit."""
-    found = about(h, "GET", create(h, note="the first"), "/notes", offset=offset)
-    assert found.status == 200, found.body
-    assert [one["note"] for one in found.body["data"]] == ["the first"]
-
-
-def test_a_list_says_in_headers_too_where_its_pages_are(h: House) -> None:
-    """https://docs.opsgenie.com/docs/pagination: X-Paging-Next, X-Paging-First and X-Paging-Last."""
-    for _ in range(2):
-        create(h)
-    listed = h.call("GET", f"{ALERTS}?limit=1&query=status:open")
-    said = {name: listed.headers.get(f"x-paging-{name}") for name in ("next", "first", "last")}
-    assert said == {name: listed.body["paging"][name] for name in said}
-
-
-@pytest.mark.parametrize(("offset", "has_next"), [(19_900, True), (19_901, False)])
-def test_no_link_leads_where_a_page_is_refused(offset: int, has_next: bool) -> None:
-    """A client follows the links to the end, and an offset above 20,000 is refused."""
-    query = {"limit": ["100"], "offset": [str(offset)]}
-    here = Incoming(params={}, query=query, headers={"host": "gateway"}, body=UNSET, now=datetime.now(UTC))
-    answer = Answer(total=50_000, listing=search(here), request=1 << 40)
-    words: list[Any] = [worded.body for worded in (answer_many(answer), jsm_ops.answer_many(answer))]
-    paging = words[0]["paging"]
-    assert ("next" in paging) is ("next" in words[1]["links"]) is has_next
-    for link in paging.values():
-        offsets = parse_qs(urlsplit(link).query)["offset"]
-        assert search(msgspec.structs.replace(here, query={"offset": offsets})).offset <= 20_000
-
-
-def test_a_client_that_asks_for_more_than_a_page_gets_a_page(h: House) -> None:
-    """`opsgenielib` and its command line ask for 2000, or 500, and follow `next` until they have that many."""
-    for _ in range(101):
-        create(h, tags=["many"])
-    listed = h.call("GET", f"{ALERTS}?limit=2000&query=tag:many").body
-    assert len(listed["data"]) == 100
-    further = h.call("GET", listed["paging"]["next"].removeprefix(h.url)).body
-    assert (len(further["data"]), "next" in further["paging"]) == (1, False)
-
-
 def test_only_its_own_caller_finds_an_alert_or_a_request(h: House) -> None:
     alias = create(h)
     shown = read(h, alias)
@@ -245,32 +179,6 @@ def test_only_its_own_caller_finds_an_alert_or_a_request(h: House) -> None:
     for path in (shown["id"], shown["tinyId"], f"{alias}?identifierType=alias", f"requests/{sent.body['requestId']}"):
         assert h.call("GET", f"{ALERTS}/{path}", key=OTHER).status == 404
     assert h.call("GET", ALERTS, key=OTHER).body["data"] == []
-
-
-def test_a_list_is_the_same_whether_all_are_asked_for_or_all_pass(h: House) -> None:
-    """Without a query the store sorts and pages, and other alerts are not read; the result equals that of a query that
-    all alerts pass."""
-    for number in range(5):
-        h.call("POST", ALERTS, {"message": f"m {number}", "alias": f"a {number}", "tags": ["plain"]})
-    h.call("POST", f"{ALERTS}/a%201/close?identifierType=alias", {})
-    for order in ("asc", "desc"):
-        for page in ("limit=2", "limit=2&offset=2", "limit=2&offset=4", "limit=100", "offset=9"):
-            asked = f"{ALERTS}?order={order}&{page}"
-            plain, passing = h.call("GET", asked).body, h.call("GET", f"{asked}&query=createdAt%3E0").body
-            assert plain["data"] == passing["data"]
-            assert plain["paging"]["last"].split("offset=")[1] == passing["paging"]["last"].split("offset=")[1]
-    opened = [h.call("GET", f"{ALERTS}?limit=7&query=status:open{more}").body["data"] for more in ("", "+createdAt>0")]
-    assert opened[0] == opened[1]
-    found = h.call("GET", f"{ALERTS}?query=status:open+tag:plain").body["data"]
-    assert [one["alias"] for one in found] == ["a 4", "a 3", "a 2", "a 0"]
-    counts = [h.call("GET", f"{ALERTS}/count{query}").body["data"] for query in ("", "?query=createdAt%3E0")]
-    assert counts[0] == counts[1] and counts[0]["count"] >= 5
-
-
-def test_a_list_is_sorted_as_the_go_sdk_misspells_it(h: House) -> None:
-    create(h)
-    for word in ("lastOccuredAt", "lastOccurredAt"):
-        assert h.call("GET", f"{ALERTS}?sort={word}").body["paging"]["first"].count("sort=lastOccurredAt") == 1
 
 
 @pytest.mark.parametrize(
@@ -531,95 +439,3 @@ def test_the_page_goes_out_before_what_is_carried(tmp_path: Path) -> None:
         assert (len(made.body["message"]), len(made.body["description"])) == (130, 15_000)
         assert sum(len(key) + len(value) for key, value in made.body["details"].items()) <= MOST_DETAILS
         assert made.body["details"]["log"] == "l" * 7_900
-
-
-PING = "/opsgenie/v2/heartbeats/nightly%20backup/ping"
-
-
-GENIE = f'[inbound.opsgenie]\nkeys = {{ ci = "{KEY}" }}\n'
-
-
-PONG = {"result": "PONG - Heartbeat received", "took": 0.009, "requestId": "3e099963-a928-4d0a-920d-7699ec2fcd3d"}
-
-
-# --- beside alerts ---------------------------------------------------------------------------------------------
-
-
-def test_a_key_is_proved_as_sentry_proves_it(h: House) -> None:
-    """https://docs.opsgenie.com/docs/integration-api: Sentry saves no key that it cannot verify."""
-    path = "/opsgenie/v2/integrations/authenticate"
-    sent = h.call("POST", path, {"type": "sentry"})
-    assert (sent.status, sent.body["result"]) == (200, "Integration [sentry] is valid")
-    assert sent.body.keys() == {"result", "took", "requestId"}
-    assert h.call("POST", path, {"type": "sentry"}, key=None).status == 401
-    assert h.call("POST", path, {}).body["errors"] == {"type": "is required"}
-
-
-def test_a_key_is_proved_by_the_account(h: House) -> None:
-    """https://docs.opsgenie.com/docs/account-api: many senders verify their key with this call before they save it, as
-    it needs no arguments and changes nothing."""
-    sent = h.call("GET", "/opsgenie/v2/account")
-    assert (sent.status, sent.body.keys()) == (200, {"data", "took", "requestId"})
-    assert {name: type(value) for name, value in sent.body["data"].items()} == {
-        "name": str,
-        "userCount": int,
-        "plan": dict,
-    }
-    assert {name: type(value) for name, value in sent.body["data"]["plan"].items()} == {
-        "maxUserCount": int,
-        "name": str,
-        "isYearly": bool,
-    }
-    assert h.call("GET", "/opsgenie/v2/account", key=None).status == 401
-
-
-def test_a_key_is_proved_by_the_maintenance_windows(h: House) -> None:
-    """As opsgenielib from PyPI, and the opsgeniecli over it, prove their key before anything else: else they end."""
-    sent = h.call("GET", "/opsgenie/v1/maintenance")
-    assert (sent.status, sent.body["data"]) == (200, [])
-    assert h.call("GET", "/opsgenie/v1/maintenance", key=None).status == 401
-
-
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH"])
-def test_a_heartbeat_that_nobody_would_watch_is_refused(h: House, method: str) -> None:
-    """With ilert behind, nobody would notice that the heartbeat has stopped, so it is not answered with PONG."""
-    sent = h.call(method, PING)
-    assert sent.status == 404
-    assert "nobody would notice" in sent.body["message"]
-    assert sent.body.keys() == {"message", "took", "requestId"}
-
-
-def test_a_heartbeat_is_passed_on_to_opsgenie(tmp_path: Path) -> None:
-    """Cron jobs whose address was changed to the gateway ping through it. Success is answered only where Opsgenie has
-    answered; an unknown heartbeat is Opsgenie's own answer."""
-    there: list[Behaviour] = []
-    with (
-        chaos(lambda got: there.pop(0)) as upstream,
-        house(tmp_path, config=lambda _: f"{GENIE}{table('there', upstream.url, 'opsgenie', '')}") as h,
-    ):
-        there.append(say(202, PONG))
-        sent = h.call("POST", PING)
-        assert (sent.status, sent.body) == (202, PONG)
-        [got] = upstream.got
-        assert (got.method, got.path) == ("GET", "/v2/heartbeats/nightly%20backup/ping")
-        unknown = {"message": "Heartbeat not found", "took": 0.0, "requestId": "r"}
-        there.append(say(404, unknown))
-        known = h.call("GET", "/opsgenie/v2/heartbeats/nightly")
-        assert (known.status, known.body) == (404, unknown)
-        for failing in (say(503, {}), say(401, {}), say(429, {})):
-            there.append(failing)
-            sent = h.call("GET", PING)
-            assert (sent.status, sent.headers["retry-after"]) == (503, "30")
-        count = len(upstream.got)
-        assert h.call("GET", "/opsgenie/v2/heartbeats/%2E%2E/ping").status == 503
-        assert len(upstream.got) == count, "a name is no way to another of the upstream's operations"
-
-
-def test_there_are_no_files_and_no_saved_searches(h: House) -> None:
-    """Both lists are empty, as the SDKs request them; the files of an alert are requested with
-    `alertIdentifierType`."""
-    assert h.call("GET", f"{ALERTS}/saved-searches").body["data"] == []
-    alias = create(h)
-    files = h.call("GET", f"{ALERTS}/{alias}/attachments?alertIdentifierType=alias")
-    assert (files.status, files.body["data"]) == (200, [])
-    assert h.call("GET", f"{ALERTS}/{alias}/attachments").status == 404

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from gateway.rehearsal import bare_upstream, command_in, rehearse
 from mappings import pagerduty
 from tests.chaos_upstream import chaos, say
 from tests.clients.callers import called, fresh, ilert_event, pagerduty_event, uptinio_alert
+from tests.engine.pairs import Houses
 from tests.engine.vendors import before, outbox, settled, table
 from tests.harness import KEY, House, Sent, inbound_tables, upstream_table
 
@@ -32,17 +32,15 @@ SEVERITY_TEXT = "'payload.severity' is invalid (must be one of the following: 'c
 
 
 @pytest.fixture(scope="module")
-def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def h(fronts: Houses) -> House:
     """A gateway with ilert behind it."""
-    with called(tmp_path_factory.mktemp("pagerduty"), {"there": "ilert"}) as standing:
-        yield standing
+    return fronts("ilert")
 
 
 @pytest.fixture(scope="module")
-def same(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def same(fronts: Houses) -> House:
     """A gateway with PagerDuty behind it."""
-    with called(tmp_path_factory.mktemp("same"), {"there": "pagerduty"}) as standing:
-        yield standing
+    return fronts("pagerduty")
 
 
 def _post(h: House, event: Any, path: str = ALERTS) -> Sent:

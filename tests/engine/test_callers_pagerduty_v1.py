@@ -6,27 +6,25 @@ Source: https://developer.pagerduty.com/docs/events-api-v1/trigger-events/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.clients.callers import called, fresh
+from tests.clients.callers import fresh
+from tests.engine.pairs import Houses
 from tests.harness import KEY, UPSTREAM_KEY, House, Sent
 
 
 @pytest.fixture(scope="module")
-def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def h(fronts: Houses) -> House:
     """A gateway with ilert behind it."""
-    with called(tmp_path_factory.mktemp("pagerduty"), {"there": "ilert"}) as standing:
-        yield standing
+    return fronts("ilert")
 
 
 @pytest.fixture(scope="module")
-def same(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def same(fronts: Houses) -> House:
     """A gateway with PagerDuty behind it."""
-    with called(tmp_path_factory.mktemp("same"), {"there": "pagerduty"}) as standing:
-        yield standing
+    return fronts("pagerduty")
 
 
 def _post(h: House, event: Any, path: str) -> Sent:

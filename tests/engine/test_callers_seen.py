@@ -311,7 +311,8 @@ def test_they_are_forgotten_with_everything_else(tmp_path: Path) -> None:
                 )
                 gateway.calls.note("ilert", "ci", "GET", "/new", "a", "ok", gateway.now(), lambda _: False)
                 await gateway.calls.write(gateway.store)
-                await gateway._purge(gateway.now())
+                assert gateway.housekeeping is not None
+                await gateway.housekeeping._purge(gateway.now())
                 return [row.path for row in await gateway.store.read(lambda tx: tx.calls(10))]
 
         assert asyncio.run(main()) == ["/new"]

@@ -200,10 +200,10 @@ def test_so_it_is_where_the_store_takes_no_commits_when_it_comes_back(tmp_path: 
 
 def _looks_in_vain(h: House) -> bool:
     """Looks for missed deliveries, unless the gateway does so at this moment; returns whether the store failed."""
-    assert h.gateway.dispatcher is not None
+    assert h.gateway.dispatcher is not None and h.gateway.housekeeping is not None
     loop = next(iter(h.gateway.dispatcher._tasks.values())).get_loop()
     try:
-        asyncio.run_coroutine_threadsafe(h.gateway._tell_at_last(), loop).result(5)
+        asyncio.run_coroutine_threadsafe(h.gateway.housekeeping._tell_at_last(), loop).result(5)
     except StoreError:
         return True
     return False

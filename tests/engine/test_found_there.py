@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.desk import refreshing
-from gateway.process import service
+from gateway.process import housekeeping, service
 from tests.chaos_upstream import Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import COLLECTIONS, ibm_alert, livesession_alert
 from tests.engine.genies import ID, Opsgenie
@@ -102,7 +102,7 @@ def test_the_end_by_id_of_what_a_read_found_over_is_told_to_the_others(tmp_path:
 
 def test_what_was_open_for_longer_than_retention_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The record of its creation has been purged by then."""
-    monkeypatch.setattr(service, "PURGE_EVERY", 0.0)
+    monkeypatch.setattr(housekeeping, "PURGE_EVERY", 0.0)
     monkeypatch.setattr(service, "HOUSEKEEPING", 0.1)
     first = Uptinio()
     with told_to_both(tmp_path, first) as (h, two, made):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StoreError
-from gateway.process import service
+from gateway.process import housekeeping, service
 from gateway.store.ballast import SIZE, Ballast
 from tests.chaos_upstream import HANG, Chaos, chaos, say
 from tests.clients.callers import ilert_event
@@ -144,7 +144,7 @@ def test_a_gateway_that_is_started_on_a_full_disk_delivers_what_waits(small_disk
 def test_a_lower_retention_is_room_enough(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the store itself filled the disk, purging frees pages inside its file only. Some of them are kept in
     reserve, so that outcomes can be recorded when the rest is used up again."""
-    monkeypatch.setattr(service, "PURGE_EVERY", 0.0)
+    monkeypatch.setattr(housekeeping, "PURGE_EVERY", 0.0)
     monkeypatch.setattr(service, "HOUSEKEEPING", 0.1)
     with chaos(OK) as upstream, on(small_disk, upstream) as h:
         for number in range(2000):
@@ -205,14 +205,15 @@ def test_a_clock_that_is_slewed_moves_nothing(tmp_path: Path, monkeypatch: pytes
     with chaos(HANG) as upstream, on(tmp_path, upstream) as h:
         page(h, "one")
         [was] = outbox(h)
-        real_follow = h.gateway._follow_clock
+        assert h.gateway.housekeeping is not None
+        real_follow = h.gateway.housekeeping._follow_clock
         seen: list[float] = []
 
         async def follow() -> None:
             seen.append(h.gateway.clock.jump)
             await real_follow()
 
-        monkeypatch.setattr(h.gateway, "_follow_clock", follow)
+        monkeypatch.setattr(h.gateway.housekeeping, "_follow_clock", follow)
         monkeypatch.setattr(time, "time", lambda: real() + 5)
         h.wait_for(lambda: max(seen, default=0) > 4 and seen[-1] < 1)
         assert outbox(h)[0].created_at == was.created_at

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.process import service
+from gateway.process import housekeeping, service
 from gateway.registry import dialects
 from tests.chaos_upstream import HANG, Got, chaos, say
 from tests.clients.callers import (
@@ -190,13 +190,13 @@ def test_old_keys_are_removed_from_the_store_however_many_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full batch is followed by the next at once, so that keys do not pile up."""
-    monkeypatch.setattr(service, "PURGED_AT_ONCE", 5)
+    monkeypatch.setattr(housekeeping, "PURGED_AT_ONCE", 5)
     monkeypatch.setattr(service, "HOUSEKEEPING", 0.05)
     with one(tmp_path, "uptinio") as h:
         for number in range(12):
             send(h, "uptinio", "Disk full", f"k{number}")
         assert count(h, "keyed") == 12
-    monkeypatch.setattr(service, "KEPT_MS", -60_000)
+    monkeypatch.setattr(housekeeping, "KEPT_MS", -60_000)
     with one(tmp_path, "uptinio") as h:  # one look at the keys, and a minute until the next
         h.wait_for(lambda: count(h, "keyed") == 0)
 

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.process import service
+from gateway.process import housekeeping, service
 from gateway.road import quieting
 from gateway.road.accepted import Caller, Order
 from gateway.store import Tx
@@ -124,7 +124,7 @@ def test_a_silence_that_is_longer_than_retention_wakes_somebody_too(
 ) -> None:
     """The command by which a silence acknowledged an alert is kept beyond `retention` while the alert is acknowledged,
     and purged afterwards: it tells that no person acknowledged it."""
-    monkeypatch.setattr(service, "PURGE_EVERY", 0.0)
+    monkeypatch.setattr(housekeeping, "PURGE_EVERY", 0.0)
     monkeypatch.setattr(service, "HOUSEKEEPING", 0.1)
     name = named("Long")
     with lasting(tmp_path, {"there": "ilert"}, store=address(kind, tmp_path)) as h:

@@ -23,8 +23,8 @@ from gateway.store.postgres_history import History, Promotions
 from gateway.store.postgres_line import Address
 from gateway.store.postgres_side import PostgresSide
 from tests.chaos.sink import ROOT
+from tests.engine.loads import END_ALL, HEALTHY, Load, all_alerts
 from tests.engine.store_drivers import delivery
-from tests.engine.test_postgres_faults import _END_ALL, HEALTHY, Load, _all
 from tests.harness import house, inbound_tables, upstream_table
 from tests.pooler import pooler
 from tests.postgres_server import Server, shared
@@ -102,7 +102,7 @@ async def _goes_on(pair: Pair, store: PostgresStore, load: Load) -> None:
         await asyncio.sleep(STAYS)
     assert pair.alerts(pair.first) == before
     assert load.acknowledged <= pair.alerts(pair.second)
-    assert load.acknowledged <= await store.read(_all)
+    assert load.acknowledged <= await store.read(all_alerts)
     assert pair.asked(pair.first, _SESSIONS) == [0], "nobody is left there, whoever listens neither"
 
 
@@ -113,7 +113,7 @@ def test_a_server_that_thaws_after_its_standby_took_over_is_asked_nothing(pair: 
         async with PostgresStore(pair.url) as store:
             load = Load(store)
             await load.put()
-            await store.read(_all)
+            await store.read(all_alerts)
             await pair.is_followed()
             pair.first.freeze()
             await pair.promote()
@@ -300,7 +300,7 @@ def test_behind_one_name_a_server_that_was_left_behind_is_refused(pair: Pair) ->
                 await load.grows(HEALTHY)
             await asyncio.to_thread(pair.first.start)
             before, name.leads_to = pair.alerts(pair.first), pair.first.port
-            pair.asked(pair.second, _END_ALL)
+            pair.asked(pair.second, END_ALL)
             for _ in range(3):
                 with pytest.raises(StoreError, match=r"another was promoted after it .* restart the gateway"):
                     await store.write(lambda tx: tx.largest_id())
@@ -329,7 +329,7 @@ def test_behind_one_name_all_go_over_to_whom_it_leads_by_now(
             store = await pools.enter_async_context(PostgresStore(url))
             load = Load(store)
             await load.put()
-            await store.read(_all)
+            await store.read(all_alerts)
             await pair.is_followed()
             await pair.promote()
             name.leads_to = pair.second.port
@@ -339,7 +339,7 @@ def test_behind_one_name_all_go_over_to_whom_it_leads_by_now(
                 await load.grows(3 * HEALTHY)
             assert pair.alerts(pair.first) == before
             assert load.acknowledged <= pair.alerts(pair.second)
-            assert load.acknowledged <= await store.read(_all)
+            assert load.acknowledged <= await store.read(all_alerts)
 
     asyncio.run(main())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.process import service
+from gateway.process import housekeeping, service
 from tests.chaos_upstream import chaos
 from tests.clients.callers import OTHER, ilert_event, settings
 from tests.engine.lasting import SILENCES, STORES, address, alert, posted, seconds
@@ -29,9 +29,9 @@ def _purged(h: House) -> float:
 
 @pytest.fixture
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "PURGE_EVERY", 0.0)
-    monkeypatch.setattr(service, "PURGED_AT_ONCE", 2)
-    monkeypatch.setattr(service, "PURGING", 0.0)
+    monkeypatch.setattr(housekeeping, "PURGE_EVERY", 0.0)
+    monkeypatch.setattr(housekeeping, "PURGED_AT_ONCE", 2)
+    monkeypatch.setattr(housekeeping, "PURGING", 0.0)
     monkeypatch.setattr(service, "HOUSEKEEPING", 0.2)
 
 
@@ -65,7 +65,7 @@ def test_more_than_a_batch_is_removed_in_one_round(tmp_path: Path, monkeypatch: 
             for number in range(PAGES):
                 page(h, f"key-{number}")
             settled(h, count=PAGES)
-        monkeypatch.setattr(service, "PURGING", 60.0)
+        monkeypatch.setattr(housekeeping, "PURGING", 60.0)
         monkeypatch.setattr(service, "HOUSEKEEPING", 60.0)
         with before(tmp_path, table("oncall", upstream.url, "ilert"), top='retention = "1ms"') as h:
             h.wait_for(lambda: _purged(h) == PAGES)
@@ -147,7 +147,7 @@ def test_what_fails_beside_it_does_not_stop_it(tmp_path: Path, monkeypatch: pyte
     async def fails(*given: object) -> set[str]:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(service, "pass_time", fails)
+    monkeypatch.setattr(housekeeping, "pass_time", fails)
     with before(tmp_path, table("oncall", "http://127.0.0.1:9", "ilert")) as h:
         first = h.wait_for(lambda: _metric(h, "alert_gateway_last_purge_timestamp_seconds"))
         h.wait_for(lambda: _metric(h, "alert_gateway_last_purge_timestamp_seconds") > first)

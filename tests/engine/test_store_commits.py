@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -83,6 +85,33 @@ def test_work_that_raises_leaves_nothing_open(tmp_path: Path, how: str) -> None:
             assert kept.tb is not None
 
     asyncio.run(main())
+
+
+def test_a_refusal_is_gone_without_the_garbage_collector(harness: Harness) -> None:
+    """An error leads to the frames that it went through: one that these lead back to would be kept, with all that they
+    hold, until the collector looks, and refusals come in thousands."""
+
+    def refuse(tx: Tx) -> None:
+        assert tx.note("none") is None
+        raise _Refused
+
+    async def main() -> None:
+        async with harness.open() as store:
+            kept: list[weakref.ref[_Refused]] = []
+            for _ in range(3):
+                try:
+                    await store.write(refuse)
+                except _Refused as refused:
+                    kept.append(weakref.ref(refused))
+                await store.write(lambda tx: tx.put_note("n", 1))  # so that the writer is done with what was before
+            assert [one() for one in kept] == [None] * 3
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
 
 
 def test_a_log_that_grew_while_somebody_read_is_short_again(tmp_path: Path) -> None:
