@@ -1,5 +1,5 @@
-"""Somebody else notices when the gateway is in trouble: a heartbeat that is withheld, and alarms through an upstream
-that works. guarantees.md 29. The watch is real; only its intervals are short."""
+"""Alarms about the gateway's own trouble, through an upstream that works. guarantees.md 29. The watch is real; only its
+intervals are short."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import pytest
 
 from gateway.admin import operating
 from gateway.config.loading import parse
-from gateway.delivery import breaker
 from gateway.registry import dialects
 from gateway.road import requeue
 from gateway.store.sqlite import SqliteTx
@@ -27,25 +26,11 @@ from tests.chaos_upstream import HANG, Chaos, Got, chaos, say
 from tests.engine.vendors import NO, OK, Uptinio, count, page, slow, table
 from tests.harness import KEY, House, house, inbound_tables, upstream_table
 from tests.postgres_server import shared
-from tests.processes import serving
-from tests.proxy import proxy
 
 NAMES = tuple(dialects())
 SECRET = "ping-4711-canary"
 INBOUND = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks twenty times a second, and clears an alarm after three good looks."""
-    monkeypatch.setattr(breaker, "HELD_PAUSE", 0.5)
-    init = watch.Watch.__init__
-
-    def fast(self: watch.Watch, *given: Any) -> None:
-        init(self, *given)
-        self.interval, self.calm = 0.05, 3
-
-    monkeypatch.setattr(watch.Watch, "__init__", fast)
+pytestmark = pytest.mark.usefixtures("_often_watched")
 
 
 @contextlib.contextmanager
@@ -59,129 +44,6 @@ def watched(directory: Path, *tables: str, top: str = "", to: str = '["oncall"]'
 def heartbeat(url: str, stall: str = "1s") -> str:
     """`[heartbeat]` at a chaos upstream, twenty times a second."""
     return f'[heartbeat]\nurl = "{url}/ping/{SECRET}"\nevery = "50ms"\nstall = "{stall}"\n'
-
-
-def beats(h: House, pings: Chaos, more: int = 3) -> None:
-    """Waits for `more` further pings."""
-    before = len(pings.got)
-    h.wait_for(lambda: len(pings.got) >= before + more)
-
-
-@contextlib.contextmanager
-def beating(directory: Path, answer: Any, pong: Any) -> Iterator[tuple[House, Chaos, Chaos]]:
-    """A gateway whose upstream gives this answer, with a heartbeat to a server that gives that one."""
-    with (
-        chaos(answer) as upstream,
-        chaos(pong) as pings,
-        watched(directory, table("oncall", upstream.url, "ilert"), heartbeat(pings.url)) as h,
-    ):
-        yield h, upstream, pings
-
-
-def is_withheld(h: House, pings: Chaos) -> None:
-    """Waits until no ping has come for as long as a dozen would take."""
-
-    def is_quiet() -> bool:
-        before = len(pings.got)
-        time.sleep(0.6)
-        return len(pings.got) == before
-
-    h.wait_for(is_quiet, 10)
-
-
-# --- the heartbeat ---------------------------------------------------------------------------------------------
-
-
-def test_the_heartbeat_is_a_get_while_all_is_well(tmp_path: Path) -> None:
-    with beating(tmp_path, OK, OK) as (h, _upstream, pings):
-        page(h)
-        beats(h, pings)
-    assert {(got.method, got.path, got.content) for got in pings.got} == {("GET", f"/ping/{SECRET}", b"")}
-
-
-def test_the_heartbeat_stops_while_something_waits_too_long(tmp_path: Path) -> None:
-    with beating(tmp_path, say(503), OK) as (h, upstream, pings):
-        beats(h, pings)
-        page(h)
-        beats(h, pings, 2)  # it has not waited for long yet
-        is_withheld(h, pings)
-        upstream.always(OK)
-        beats(h, pings)
-
-
-def test_the_heartbeat_stops_while_the_store_takes_no_commits(tmp_path: Path) -> None:
-    with beating(tmp_path, OK, OK) as (h, _upstream, pings):
-        beats(h, pings)
-        store: Any = h.gateway.store
-        store._writer.pragma("query_only", 1)  # like a file system remounted read-only
-        page(h)
-        is_withheld(h, pings)
-        text = h.client.get(h.url + "/metrics").text
-        assert "alert_gateway_store_unavailable 1.0" in text
-        assert 'alert_gateway_waiting_deliveries{upstream="oncall"} 0.0' in text, "it can be read all the same"
-        store._writer.pragma("query_only", 0)
-        beats(h, pings)
-
-
-def test_the_heartbeat_stops_when_the_dispatcher_died(tmp_path: Path) -> None:
-    with beating(tmp_path, OK, OK) as (h, _upstream, pings):
-        beats(h, pings)
-        dispatcher = h.gateway.dispatcher
-        assert dispatcher is not None
-        task = dispatcher._tasks["oncall"]
-        task.get_loop().call_soon_threadsafe(task.cancel)
-        is_withheld(h, pings)
-
-
-@pytest.mark.parametrize("answer", [say(500), say(302, b"", {"location": "/"}), HANG], ids=lambda one: one.name)
-def test_whatever_the_heartbeat_is_answered_harms_nobody(answer: Any, tmp_path: Path) -> None:
-    with beating(tmp_path, OK, answer) as (h, upstream, pings):
-        h.wait_for(lambda: pings.got)
-        assert page(h).status == 202
-        h.wait_for(lambda: upstream.got)
-        assert h.client.get(h.url + "/-/ready").status_code == 200
-    assert {got.path for got in pings.got} == {f"/ping/{SECRET}"}, "a redirect was followed"
-
-
-@pytest.mark.parametrize("is_there", [True, False])
-def test_the_address_of_the_heartbeat_is_a_secret(is_there: bool, tmp_path: Path) -> None:
-    config = tmp_path / "gateway.toml"
-    with chaos(say(404)) as pings:
-        config.write_text(
-            f'store = "sqlite://{tmp_path}/gateway.db"\n{INBOUND}{table("oncall", pings.url, "ilert")}'
-            '[heartbeat]\nurl = "env:PING"\nevery = "50ms"\n'
-        )
-        url = f"{pings.url}/{SECRET}" if is_there else f"http://127.0.0.1:1/{SECRET}"
-        with serving(config, env={"PING": url}) as running:
-            [said, *_] = running.waits_for("heartbeat.refused" if is_there else "heartbeat.unreachable", 2)
-        assert SECRET not in running.log
-        assert said.get("reason", "ClientConnectorError") == "ClientConnectorError"
-    assert [got.path for got in pings.got][:1] == ([f"/{SECRET}"] if is_there else [])
-
-
-def test_another_interval_counts_from_the_reload_on(tmp_path: Path) -> None:
-    """And not only after the previous interval, which may be a day."""
-    with chaos(OK) as pings:
-        often = "\n".join([INBOUND, table("oncall", pings.url, "ilert"), heartbeat(pings.url)])
-        with house(tmp_path, config=lambda _: often.replace('"50ms"', '"1d"')) as h:
-            h.wait_for(lambda: pings.got)
-            assert h.gateway.dispatcher is not None
-            loop = h.gateway.dispatcher._tasks["oncall"].get_loop()
-            config = parse(f'store = "sqlite://{tmp_path}/gateway.db"\n{often}')
-            asyncio.run_coroutine_threadsafe(h.gateway.reload(config), loop).result(15)
-            beats(h, pings)
-
-
-def test_a_proxy_that_shuts_the_heartbeat_out_is_said_to(tmp_path: Path) -> None:
-    config = tmp_path / "gateway.toml"
-    with chaos(OK) as pings, proxy(credentials="user:word", pings=pings.url) as through:
-        config.write_text(
-            f'store = "sqlite://{tmp_path}/gateway.db"\n{INBOUND}{table("oncall", pings.url, "ilert")}'
-            f'[heartbeat]\nurl = "http://pings.test/{SECRET}"\nevery = "50ms"\nproxy = "{through.url}"\n'
-        )
-        with serving(config) as running:
-            [said, *_] = running.waits_for("heartbeat.unreachable")
-        assert said["reason"] == "the proxy asks for credentials" and SECRET not in running.log
 
 
 # --- alarms ----------------------------------------------------------------------------------------------------
@@ -220,11 +82,11 @@ def is_told(h: House, heard: Heard, code: str, *words: str) -> None:
     """Waits until the alarm was sent with exactly these events, and after further looks there are no others."""
     key = f"alert-gateway/{code}"
     h.wait_for(lambda: [word for one, word in heard.said if one == key] == list(words), 10)
-    _looks(h, 4)
+    looks(h, 4)
     assert [word for one, word in heard.said if one == key] == list(words)
 
 
-def _looks(h: House, times: int) -> None:
+def looks(h: House, times: int) -> None:
     """Waits until the watch has looked `times` more times."""
     watching = h.gateway.watch
     assert watching is not None
@@ -315,6 +177,34 @@ def test_dead_letters(tmp_path: Path) -> None:
         is_told(h, heard, "dead-letters/oncall", "ALERT", "RESOLVE")
 
 
+def test_dead_letters_of_an_upstream_that_was_taken_out_are_no_trouble(tmp_path: Path) -> None:
+    """Nothing is sent there any more, whoever is woken."""
+    with two(tmp_path, NO) as (h, _, heard):
+        page(h)
+        is_told(h, heard, "dead-letters/oncall", "ALERT")
+    heard = Heard()
+    with chaos(heard) as good:
+        tables = table("other", good.url, "ilert"), '[alarms]\nto = ["other"]\n'
+        with watched(tmp_path, *tables, to='["other"]') as h:
+            is_told(h, heard, "dead-letters/oncall", "RESOLVE")
+
+
+def test_an_alarm_goes_to_no_upstream_that_is_in_trouble_itself(tmp_path: Path) -> None:
+    """Each look would cost a call there that fails, and the alarm would come that much later."""
+    heard = Heard()
+    with chaos(OK) as bad, chaos(say(401, {"message": "no"})) as held, chaos(heard) as good:
+        upstreams = ("oncall", bad), ("held", held), ("other", good)
+        tables = [table(name, one.url, "ilert") for name, one in upstreams]
+        alarms = '[alarms]\nto = ["held", "other"]\n'
+        with watched(tmp_path, *tables, alarms, to='["oncall", "held"]') as h:
+            page(h)
+            is_told(h, heard, "upstream-held/held", "ALERT")
+            bad.always(NO)
+            page(h, "other")
+            is_told(h, heard, "dead-letters/oncall", "ALERT")
+            assert {got.body["alertKey"] for got in held.got} <= {"disk", "other"}
+
+
 def test_an_alarm_is_cleared_after_a_restart(tmp_path: Path) -> None:
     with two(tmp_path, say(401, {"message": "no"})) as (h, _, heard):
         page(h)
@@ -336,14 +226,14 @@ def test_an_alarm_that_could_not_be_kept_is_ended_after_a_restart(tmp_path: Path
     nobody."""
     there = '[alarms]\nto = ["other"]\n'
     with two(tmp_path, OK, alarms=there) as (h, _, heard):
-        _looks(h, 3)
+        looks(h, 3)
         store: Any = h.gateway.store
         store._writer.pragma("query_only", 1)
         is_told(h, heard, "store-unavailable", "ALERT")
     with two(tmp_path, OK, alarms=there) as (h, _, heard):
         is_told(h, heard, "store-unavailable", "RESOLVE")
     with two(tmp_path, OK, alarms=there) as (h, _, heard):
-        _looks(h, 6)
+        looks(h, 6)
         assert not heard.said, "there is nothing to end where one ended as it should"
 
 
@@ -354,7 +244,7 @@ def test_an_alarm_that_could_not_be_kept_is_found_where_alerts_have_ids(tmp_path
         for _ in range(2):
             with watched(tmp_path, *tables, '[alarms]\nto = ["there"]\n') as h:
                 h.wait_for(lambda: not [a for a in vendor.held.values() if a["status"] != "resolved"])
-                _looks(h, 3)
+                looks(h, 3)
                 store: Any = h.gateway.store
                 store._writer.pragma("query_only", 1)
                 h.wait_for(lambda: raised_alarms(h))
@@ -438,10 +328,13 @@ def test_an_alarm_at_an_upstream_that_was_taken_out_is_told_to_another(is_shared
             is_told(h, then, "dead-letters/oncall", "ALERT")
 
 
-def test_so_it_is_where_all_replicas_were_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No running replica ever had that upstream in its configuration."""
-    monkeypatch.setattr(watch, "NEWER", 0.1)
-    first, then, store = Heard(), Heard(), shared().database()
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_so_it_is_where_all_were_started_anew(is_shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No running replica ever had that upstream in its configuration. One that is alone need not wait for others."""
+    first, then, store = Heard(), Heard(), f"sqlite://{tmp_path}/gateway.db"
+    if is_shared:
+        monkeypatch.setattr(watch, "NEWER", 0.1)
+        store = shared().database()
     with chaos(NO) as bad, chaos(first) as old, chaos(then) as new:
 
         def tells(name: str, url: str, heard: Heard) -> None:
@@ -464,7 +357,7 @@ def test_what_only_one_replica_sees_is_not_called_over_by_another(tmp_path: Path
             one.wait_for(lambda: raised_alarms(one))
             other.wait_for(lambda: raised_alarms(other))
             for h in (other, one, other):
-                _looks(h, 6)
+                looks(h, 6)
             assert [word for _, word in heard.said] == ["ALERT"]
             bad.always(OK)
             one.wait_for(lambda: not raised_alarms(one) and not raised_alarms(other), 10)
@@ -499,7 +392,7 @@ def test_what_a_gateway_that_is_gone_could_not_keep_is_ended_by_one_that_came_la
     with chaos(OK) as fine, chaos(heard) as good:
         tables = [table("oncall", fine.url, "ilert"), table("there", good.url, "ilert")]
         with replicas(tmp_path, *tables) as (one, other):
-            _looks(one, 3)
+            looks(one, 3)
             assert one.gateway.watch and other.gateway.watch
             other.gateway.watch._say_at = time.monotonic() + 60  # as if it was cut off
             time.sleep(2)
