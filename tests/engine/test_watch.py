@@ -8,10 +8,12 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import apsw
+import psycopg
 import pytest
 
 from gateway.admin import operating
@@ -52,17 +54,17 @@ ALARMS = '[alarms]\nto = ["oncall", "other"]\n'
 
 
 class Heard:
-    """An upstream that works, and the alarms it received: key and event, in order, and the details of the last."""
+    """An upstream that works, and the alarms it received: key and event, in order, and the last event."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, str]] = []
-        self.details = ""
+        self.last: dict[str, Any] = {}
 
     def __call__(self, got: Got) -> Any:
         key = got.body["alertKey"] or ""
         if key.startswith("alert-gateway/"):
             self.said.append((key, got.body["eventType"]))
-            self.details = got.body.get("details", "")
+            self.last = got.body
         return OK
 
 
@@ -106,7 +108,8 @@ def test_an_upstream_that_refuses_our_key(tmp_path: Path) -> None:
     with two(tmp_path, say(401, {"message": "no"})) as (h, bad, heard):
         page(h)
         is_told(h, heard, "upstream-held/oncall", "ALERT")
-        assert heard.details.startswith("See upstream-held in the runbook,"), "whoever is woken is told where to look"
+        assert heard.last["details"].startswith("See upstream-held in the runbook,"), "who is woken knows where to look"
+        assert (heard.last["priority"], heard.last["severity"]) == ("HIGH", 1), "and is woken"
         bad.always(OK)
         is_told(h, heard, "upstream-held/oncall", "ALERT", "RESOLVE")
     assert all("alert-gateway/" not in (got.body["alertKey"] or "") for got in bad.got), "told to the one in trouble"
@@ -413,6 +416,43 @@ def test_what_two_replicas_tell_at_once_is_one_alert(tmp_path: Path) -> None:
             assert [a.ids for a in raised_alarms(one).values()] == [a.ids for a in raised_alarms(other).values()]
 
 
+def test_what_two_replicas_tell_at_once_is_not_ended_where_it_is_one_by_its_key(tmp_path: Path) -> None:
+    """They were told at different times, so what they note is not the same: the alert is."""
+    with chaos(NO) as bad, chaos(slow(0.3, say(200, {}))) as good:
+        tables = [table("oncall", bad.url, "ilert"), table("there", good.url, "alertmanager")]
+        with replicas(tmp_path, *tables) as (one, other):
+            page(one)
+            one.wait_for(lambda: raised_alarms(one) and raised_alarms(other) and len(good.got) == 2)
+            for h in (one, other):
+                looks(h, 4)
+            now = datetime.now(UTC)
+            assert all(datetime.fromisoformat(got.body[0]["endsAt"]) > now for got in good.got)
+
+
+def test_an_alarm_about_the_database_is_ended_when_that_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not be recorded there, and is not forgotten for that."""
+    monkeypatch.setattr(watch, "LASTING", 1)
+    heard, store = Heard(), shared().database()
+    with chaos(OK) as fine, chaos(heard) as good:
+        tables = [table("oncall", fine.url, "ilert"), table("there", good.url, "ilert")]
+        text = "\n".join([INBOUND, *tables, '[[routes]]\nto = ["oncall"]\n[alarms]\nto = ["there"]\n'])
+        with house(tmp_path, config=lambda _: text, store=store) as h:
+            looks(h, 3)
+            assert h.gateway.watch
+            h.gateway.watch.calm = 4000  # nor is it recorded because it lasts
+            name = store.rpartition("/")[2]
+            with psycopg.connect(shared().url("postgres"), autocommit=True) as other:
+                other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+                other.execute(b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+                is_told(h, heard, "store-unavailable", "ALERT")
+                other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
+            looks(h, 2)
+            h.gateway.watch.calm = 3
+            is_told(h, heard, "store-unavailable", "ALERT", "RESOLVE")
+
+
 # --- in every vendor's words -----------------------------------------------------------------------------------
 
 
@@ -434,6 +474,21 @@ def test_every_dialect_can_take_an_alarm(dialect: str, tmp_path: Path) -> None:
             drop(h)
             h.wait_for(lambda: not raised_alarms(h), 10)
             assert len(h.arrived(dialect)) == 2, [one.body for one in h.arrived(dialect)]
+
+
+def test_an_alarm_is_over_also_where_no_call_ends_it(tmp_path: Path) -> None:
+    """A chat room is told of trouble, and of the next one, and not of its end."""
+    room = '[dialects.chat]\nauth = "none"\nfields = { summary = { at = "text", required = true } }\n'
+    alarms = '[[routes]]\nto = ["oncall"]\n[alarms]\nto = ["there"]\n'
+    with chaos(NO) as bad, chaos(OK) as there:
+        tables = table("oncall", bad.url, "ilert"), f'[upstreams.there]\ndialect = "chat"\nurl = "{there.url}"\n'
+        with watched(tmp_path, room, *tables, alarms) as h:
+            for number, key in enumerate(("one", "other"), 1):
+                page(h, key)
+                h.wait_for(lambda: raised_alarms(h), 10)
+                drop(h)
+                h.wait_for(lambda: not raised_alarms(h), 10)
+                assert len(there.got) == number
 
 
 def test_an_upstream_that_forgets_is_told_again_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
