@@ -24,7 +24,7 @@ from gateway.store.sqlite import SqliteTx
 from gateway.watch import watch
 from gateway.watch.trouble import Trouble
 from mappings.alertmanager import calls
-from tests.chaos_upstream import HANG, Chaos, Got, chaos, say
+from tests.chaos_upstream import HANG, RESET_AFTER, Chaos, Got, chaos, say
 from tests.engine.vendors import NO, OK, Uptinio, count, page, slow, table
 from tests.harness import KEY, House, house, inbound_tables, upstream_table
 from tests.postgres_server import shared
@@ -293,6 +293,37 @@ def test_an_alarm_whose_answer_is_lost_is_not_told_again_and_again(may_read: boo
             drop(h)
             h.wait_for(lambda: not raised_alarms(h), 10)
             assert len(vendor.held) == 1
+
+
+@pytest.mark.parametrize("dialect", ["ilert", "uptinio"])
+def test_an_alarm_whose_answer_is_lost_is_ended_where_its_trouble_has_passed(dialect: str, tmp_path: Path) -> None:
+    """It would stay open, and the next one with its key be no news there. Ending it may fail at first, too."""
+    heard, vendor = Heard(), Uptinio()
+    takes: Any = vendor if dialect == "uptinio" else heard
+    lost: list[str] = []
+
+    def answer(got: Got) -> Any:
+        said = takes(got)
+        if got.method == "GET" or len(lost) == 2:
+            return said
+        lost.append(got.method)
+        return RESET_AFTER if len(lost) == 1 else say(503)
+
+    with chaos(NO) as bad, chaos(answer) as good:
+        tables = table("oncall", bad.url, "ilert"), table("there", good.url, dialect)
+        with watched(tmp_path, *tables, '[alarms]\nto = ["there"]\n') as h:
+            assert h.gateway.watch is not None
+            h.gateway.watch._teller._first_pause = lambda: 0.5  # so that the trouble passes before
+            page(h)
+            h.wait_for(lambda: lost)
+            drop(h)
+            if dialect == "ilert":
+                told = ["ALERT", "RESOLVE", "RESOLVE"]
+                h.wait_for(lambda: [word for _, word in heard.said] == told)
+            else:
+                h.wait_for(lambda: [alert["status"] for alert in vendor.held.values()] == ["resolved"])
+            h.wait_for(lambda: not h.gateway.watch._teller.doubts)
+            assert not raised_alarms(h)
 
 
 # --- over one store --------------------------------------------------------------------------------------------
