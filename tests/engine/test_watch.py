@@ -350,8 +350,9 @@ def test_an_alarm_whose_answer_is_lost_is_ended_where_its_trouble_has_passed(dia
     with chaos(NO) as bad, chaos(answer) as good:
         tables = table("oncall", bad.url, "ilert"), table("there", good.url, dialect)
         with watched(tmp_path, *tables, '[alarms]\nto = ["there"]\n') as h:
-            assert h.gateway.watch is not None
-            h.gateway.watch._teller._first_pause = lambda: 0.5  # so that the trouble passes before
+            watching = h.gateway.watch
+            assert watching is not None
+            watching._teller._first_pause = lambda: 0.5  # so that the trouble passes before
             page(h)
             h.wait_for(lambda: lost)
             drop(h)
@@ -360,7 +361,7 @@ def test_an_alarm_whose_answer_is_lost_is_ended_where_its_trouble_has_passed(dia
                 h.wait_for(lambda: [word for _, word in heard.said] == told)
             else:
                 h.wait_for(lambda: [alert["status"] for alert in vendor.held.values()] == ["resolved"])
-            h.wait_for(lambda: not h.gateway.watch._teller.doubts)
+            h.wait_for(lambda: not watching._teller.doubts)
             assert not raised_alarms(h)
 
 
