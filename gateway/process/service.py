@@ -330,7 +330,6 @@ class Gateway:
         assert self.desk is not None
         if (began := time.monotonic()) - self._purged < PURGE_EVERY:
             return
-        self._purged = -math.inf
         while await self._purge(self.desk.now()) >= PURGED_AT_ONCE:
             if time.monotonic() - began >= PURGING:
                 return
