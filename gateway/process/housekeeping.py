@@ -128,7 +128,6 @@ class Housekeeping:
     async def _forget(self) -> None:
         if (began := time.monotonic()) - self._purged < PURGE_EVERY:
             return
-        self._purged = -math.inf
         while await self._purge(self._gateway.now()) >= PURGED_AT_ONCE:
             if time.monotonic() - began >= PURGING:
                 return

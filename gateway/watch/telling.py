@@ -100,6 +100,13 @@ class Teller:
             ids = dict(found.outcome.ids)
         return await self.tell(upstream, Operation.RESOLVE, trouble, ids) is not None
 
+    async def end_doubtful(self, upstream: Upstream | None, at: tuple[str, str], doubt: Doubt) -> None:
+        """Ends an alarm whose answer was lost, or has that tried again later."""
+        if upstream is None or await self.end_unkept(upstream, doubt.trouble, doubt.since):
+            self.doubts.pop(at, None)
+        else:
+            self.doubts[at] = _put_off(doubt)
+
     async def _created(self, upstream: Upstream, trouble: Trouble, sending: Sending) -> Ended:
         """Sends a new alarm. Where the answer was lost before, the alarm is looked for first, and sent again after ever
         longer pauses: at an upstream that does not merge by key, each time is another page."""
@@ -113,9 +120,8 @@ class Teller:
                     return looked.ended
         ended = await self._confirmed(upstream, Operation.CREATE, sending)
         if ended.is_ambiguous:
-            pause = min(doubt.pause * 2, MOST_PAUSE) if doubt else self._first_pause()
-            since = doubt.since if doubt else began
-            self.doubts[at] = Doubt(trouble, since, time.monotonic() + pause, pause)
+            first = self._first_pause()
+            self.doubts[at] = _put_off(doubt) if doubt else Doubt(trouble, began, time.monotonic() + first, first)
         else:
             self.doubts.pop(at, None)
         return ended
@@ -132,6 +138,11 @@ class Teller:
             sending = structs.replace(sending, seen={**sending.seen, **outcome.seen})
             ended = await client.run(call(sending))
         return ended
+
+
+def _put_off(doubt: Doubt) -> Doubt:
+    pause = min(doubt.pause * 2, MOST_PAUSE)
+    return structs.replace(doubt, again_at=time.monotonic() + pause, pause=pause)
 
 
 def _sending(

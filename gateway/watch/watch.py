@@ -12,7 +12,7 @@ import contextlib
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
 import structlog
@@ -147,7 +147,7 @@ class Watch:
         await self._remember()
         await self._leave_behind(config)
         now = self._lasting({trouble.key: trouble for trouble in await self.troubles()})
-        self._teller.doubts = {at: doubt for at, doubt in self._teller.doubts.items() if doubt.trouble.key in now}
+        await self._end_doubtful(config, now.keys())
         for key, trouble in now.items():
             if key in self._raised:
                 await self._see(self._raised[key])
@@ -161,6 +161,13 @@ class Watch:
         if STORE_FULL.key not in now and STORE_AWAY.key not in now:
             await self._end_left(config)
         return self.interval
+
+    async def _end_doubtful(self, config: Config, lasting: Collection[str]) -> None:
+        """Ends alarms whose answers were lost and whose trouble has passed: if such an alarm is there, nobody else
+        would end it, and while it is open, the next one would be no news."""
+        for (name, key), doubt in list(self._teller.doubts.items()):
+            if key not in lasting and doubt.again_at <= time.monotonic():
+                await self._teller.end_doubtful(config.upstreams.get(name), (name, key), doubt)
 
     async def _leave_behind(self, config: Config) -> None:
         """Forgets alarms at upstreams that are no longer in the configuration, so that trouble which lasts is raised at

@@ -1,12 +1,15 @@
-"""Fixtures: gateways shared by a whole test file, a store that no gateway serves from, a database, and a server."""
+"""Fixtures: gateways shared by a test file, a store that no gateway serves from, a database, a server, a hasty watch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.delivery import breaker
+from gateway.watch import watch
 from tests.engine.moves import filled
 from tests.engine.pairs import Houses, standing_houses
 from tests.postgres_server import Server, shared
@@ -44,3 +47,16 @@ def server() -> Iterator[Server]:
     made = Server().make()
     yield made
     made.close()
+
+
+@pytest.fixture
+def _often_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch looks twenty times a second, and clears an alarm after three good looks."""
+    monkeypatch.setattr(breaker, "HELD_PAUSE", 0.5)
+    init = watch.Watch.__init__
+
+    def fast(self: watch.Watch, *given: Any) -> None:
+        init(self, *given)
+        self.interval, self.calm = 0.05, 3
+
+    monkeypatch.setattr(watch.Watch, "__init__", fast)

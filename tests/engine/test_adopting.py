@@ -119,6 +119,10 @@ def test_what_was_adopted_is_found_by_its_alias(tmp_path: Path) -> None:
         h.gateway.desk.views._asked.clear()
         assert h.call("GET", f"{alerts}/{ID}").body["status"] == "closed"
         assert h.call("GET", f"{alerts}/alias?alias=db%2F1%20disk").status == 404
+        longest = "d" * 600  # which the vendor has under another that it takes
+        made = h.call("POST", alerts, {"message": "Disk full", "alias": longest})
+        found = h.call("GET", f"{alerts}/alias?alias={longest}")
+        assert found.headers["alert-gateway-id"] == made.headers["alert-gateway-id"]
 
 
 def test_a_long_list_lets_others_write_between(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import time
 from pathlib import Path
@@ -100,27 +102,40 @@ def test_who_lost_a_file_is_refused_at_the_next_call_however_long_nobody_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key whose file is gone is refused at the first call afterwards, even if no request came in between to notice
-    it."""
+    it. So are an operator's token and what requests are signed with."""
     files(tmp_path / "keys", {"ci": "key-of-ci"})
-    (tmp_path / "key").write_text("key-of-cd")
+    contents = {"key": "key-of-cd", "token": "token-of-operators", "signed": "signing-secret"}
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
     monkeypatch.setattr("gateway.config.secrets.BEING_WRITTEN", 1.0)
 
     def config(url: str) -> str:
-        callers = f'[inbound.ilert]\nkeys = "dir:{tmp_path}/keys"\n'
+        callers = f'admin_token = "file:{tmp_path}/token"\n[inbound.ilert]\nkeys = "dir:{tmp_path}/keys"\n'
+        callers += f'[inbound.grafana]\nanonymous = true\nhmac = "file:{tmp_path}/signed"\n'
         oncall = table("oncall", f"{url}/ilert", "ilert")
         return f'{callers}[inbound.opsgenie]\nkeys = {{ cd = "file:{tmp_path}/key" }}\n{oncall}'
 
     with open_house(tmp_path, config) as h:
 
         def seen() -> list[int]:
-            asked = [("/ilert/api/alerts", "Bearer key-of-ci"), ("/opsgenie/v2/alerts", "GenieKey key-of-cd")]
-            return [h.client.get(h.url + path, headers={"authorization": key}).status_code for path, key in asked]
+            asked = {
+                "/ilert/api/alerts": "Bearer key-of-ci",
+                "/opsgenie/v2/alerts": "GenieKey key-of-cd",
+                "/-/operations": "Bearer token-of-operators",
+                "/-/report": "Bearer",
+            }
+            said = [h.client.get(h.url + at, headers={"authorization": key}) for at, key in asked.items()]
+            mark = hmac.new(b"signing-secret", b"no notification", hashlib.sha256).hexdigest()
+            signed = {"x-grafana-alerting-signature": mark}
+            said.append(h.client.post(h.url + "/grafana", content=b"no notification", headers=signed))
+            return [one.status_code for one in said]
 
-        assert seen() == [200, 200]
+        assert seen() == [200, 200, 200, 401, 400]
         (tmp_path / "keys" / "ci").unlink()
-        (tmp_path / "key").write_text("")
+        for name in contents:
+            (tmp_path / name).write_text("")
         time.sleep(4.5)  # nobody calls
-        assert seen() == [401, 401]
+        assert seen() == [401, 401, 401, 401, 401]
 
 
 def test_a_file_that_has_another_name_names_that_caller_at_once(

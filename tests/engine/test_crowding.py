@@ -3,9 +3,13 @@ clock."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gateway.desk.crowding import LET_IN, LONGEST, MOST, Crowd
+from tests.harness import KEY, house
+from tests.raw import wire
 
 
 def serve(crowd: Crowd, arrivals: list[float], each: float) -> tuple[int, list[float]]:
@@ -71,3 +75,19 @@ def test_on_the_quickest_machine_there_is_a_most_all_the_same() -> None:
     crowd = Crowd()
     serve(crowd, [10.0 + burst for burst in range(100) for _ in range(100)], 0.00001)
     assert serve(crowd, [200.0] * 400, 0.00001)[0] == 400 - MOST
+
+
+def test_while_no_more_can_be_written_who_reads_is_answered_and_who_writes_is_refused_early(tmp_path: Path) -> None:
+    """A refusal comes before the body is read, but says nothing to a stranger."""
+    head = "POST /uptinio/alerts HTTP/1.1\r\nhost: here\r\nauthorization: Bearer {}\r\ncontent-length: 90000\r\n\r\n"
+    with house(tmp_path, {"there": "uptinio"}, inbounds=["uptinio"]) as h:
+        assert h.gateway.desk is not None
+        while not h.gateway.desk.crowd.is_full:
+            h.gateway.desk.crowd.enter()
+        assert h.call("GET", "/uptinio/alerts").status == 200
+        for key, status in ((KEY, 503), ("nobody-s", 401)):
+            with wire(h.url) as caller:
+                caller.say(head.format(key).encode())
+                heard = caller.hear()
+                assert heard is not None and heard.status == status
+                assert heard.headers.get("retry-after") == ("1" if status == 503 else None)

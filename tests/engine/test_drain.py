@@ -25,7 +25,7 @@ from gateway.process.service import DRAIN_SECONDS
 from gateway.process.serving import LINGER, OPERATORS_PATIENCE, PATIENCE, SETTLE
 from tests.chaos_upstream import HANG, chaos
 from tests.engine.test_tls import soon
-from tests.engine.vendors import table
+from tests.engine.vendors import OK, table
 from tests.harness import KEY, inbound_tables
 from tests.processes import serving
 
@@ -199,6 +199,23 @@ def test_callers_that_wait_for_something_do_not_hold_up_the_end_and_are_answered
             assert time.monotonic() - began < EXIT_WITHIN
             assert b" 201 " in (told := waiting.recv(10_000)) and b"Disk full" in told
             assert b" 503 " in (told := sending.recv(10_000)) and b'"message":"the gateway is shutting down' in told
+
+
+def test_who_comes_after_the_end_was_asked_for_is_served_and_told_to_go_elsewhere(tmp_path: Path) -> None:
+    """Balancers take a moment to notice that the gateway is no longer ready."""
+    config = tmp_path / "gateway.toml"
+    with chaos(OK) as upstream:
+        there = table("oncall", upstream.url, "ilert")
+        config.write_text(f'store = "sqlite://{tmp_path}/gateway.db"\n{inbound_tables(["ilert"])}\n{there}')
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        with serving(config) as running, httpx.Client(base_url=running.url) as caller:
+            before = caller.get("/-/ready"), caller.post("/ilert/api/events", json=event)
+            running.signal(signal.SIGTERM)
+            running.waits_for("draining")
+            after = caller.get("/-/ready"), caller.post("/ilert/api/events", json=event)
+    assert [answer.status_code for answer in (*before, *after)] == [200, 202, 503, 202]
+    assert after[0].json()["faults"] == ["draining"]
+    assert (before[1].headers.get("connection"), after[1].headers.get("connection")) == (None, "close")
 
 
 def test_where_many_are_connected_who_falls_idle_is_not_kept_for_long() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.delivery import lanes
 from gateway.desk import refreshing
 from gateway.process import housekeeping, service
 from tests.chaos_upstream import Behaviour, Chaos, Got, chaos, say
@@ -137,8 +138,12 @@ def test_what_a_read_found_open_again_pages_the_others_when_it_is_said_again(tmp
         assert said[-1][1]["summary"] == "again"
 
 
-def test_what_was_deleted_at_the_primary_is_ended_at_the_others(tmp_path: Path) -> None:
-    """The record no longer has the alert, so no caller could end the page."""
+def test_what_was_deleted_at_the_primary_is_ended_at_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record no longer has the alert, so no caller could end the page. They are told at once, not when their
+    outbox is next looked through."""
+    monkeypatch.setattr(lanes, "POLL", 60.0)
     first = Ibm()
     with chaos(first) as one, chaos(takes_all) as two:
         tables = table("there", one.url, "ibm_monitoring"), table("two", two.url, "pagerduty", "")

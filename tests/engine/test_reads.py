@@ -191,6 +191,33 @@ def test_a_list_with_another_key_leaves_the_namesakes_in_this_account_alone(tmp_
             assert sorted(messages(h)) == ["of ci, changed there", "of ops"]
             second.held["alt_1"]["message"] = "of ops, changed there"
             assert sorted(messages(h, key=OTHER)) == ["of ci, changed there", "of ops, changed there"]
+            first.held["alt_1"]["message"] = "of ci, changed again"
+            found = h.call("GET", "/uptinio/alerts/alt_1", key=OTHER)
+            assert found.body["data"]["message"] == "of ci, changed again", "asked with the key it was made with"
+
+
+def test_a_list_of_one_scope_is_not_put_off_by_that_of_another(tmp_path: Path) -> None:
+    """An upstream is asked at most once a second for each scope: a caller who polls takes nobody else's turn."""
+    there = Uptinio()
+    with chaos(there) as upstream, before(tmp_path, uptinio("there", upstream.url)) as h:
+        made = {key: down(h, "first", key=key).body["data"]["id"] for key in (KEY, OTHER)}
+        settled(h, count=2)
+        for one in made.values():
+            there.held[one]["message"] = f"{one}, changed there"
+        for key, one in made.items():
+            assert messages(h, key=key) == [f"{one}, changed there"]
+
+
+def test_what_was_asked_for_in_vain_is_stale_no_longer_than_that(tmp_path: Path) -> None:
+    with chaos(Uptinio()) as upstream, before(tmp_path, uptinio("there", upstream.url)) as h:
+        address = f"/uptinio/alerts/{down(h).body['data']['id']}"
+        settled(h)
+        answer, upstream.answer = upstream.answer, lambda _: say(500, {})
+        assert h.call("GET", address).headers.get("alert-gateway-stale") == "true"
+        assert h.call("GET", address).headers.get("alert-gateway-stale") == "true", "not asked again within a second"
+        upstream.answer = answer
+        h.gateway.desk.views._asked.clear()  # type: ignore[union-attr]
+        assert h.call("GET", address).headers.get("alert-gateway-stale") is None
 
 
 class Lagging(Uptinio):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import time
 from itertools import product
+from pathlib import Path
 
 import pytest
 
 from gateway.canonical import Channel
+from gateway.config.choosing import Lookup
+from gateway.config.following import Table
 from gateway.config.routing import Choice, Hop, Route, always, choose, parse_matcher
 from gateway.mapping.values import is_made_of
 
@@ -256,6 +259,29 @@ def test_where_the_alert_decides_nothing_its_route_is_the_same_for_all() -> None
     assert names(always(routes, "uptinio", "ci")) == ["c"]
     assert always(routes, "ilert", "cd") is None, "the severity decides"
     assert always(routes[:1], "uptinio", "ci") is None, "no route matches"
+
+
+def test_what_a_fallback_looks_up_depends_on_the_alert_too(tmp_path: Path) -> None:
+    (tmp_path / "teams.toml").write_text('db = "7"\n')
+    team = Lookup("team", "labels.team", Table("teams.toml", tmp_path / "teams.toml"))
+    routes = [Route(name="1", from_=(), when=(), to=(Hop("a"),), fallback=(Hop("b", lookups=(team,)),), after=1.0)]
+    assert always(routes, "ilert", "ci") is None
+    chosen = choose(routes, "ilert", "ci", {"labels": {"team": "db"}}) or ()
+    assert [one.replaced for one in chosen] == [{}, {"team": "7"}]
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_an_upstream_that_is_told_at_once_is_nobodys_fallback(is_reversed: bool) -> None:
+    routes = [
+        Route(name="1", from_=(), when=(), to=(Hop("a", {"team": "1"}),), goes_on=True),
+        Route(name="2", from_=(), when=(), to=(Hop("b"),), fallback=(Hop("a"), Hop("c")), after=60.0, goes_on=True),
+    ]
+    chosen = choose(routes[::-1] if is_reversed else routes, "ilert", "ci", {}) or ()
+    assert {one.upstream: (one.route, one.replaced, one.after) for one in chosen} == {
+        "a": ("1", {"team": "1"}, None),
+        "b": ("2", {}, None),
+        "c": ("2", {}, 60.0),
+    }
 
 
 def test_all_conditions_must_hold() -> None:

@@ -69,11 +69,21 @@ def test_a_variable_within_a_text_is_an_error_too() -> None:
         Secret("Bearer ${KEY}", environ={"KEY": CANARY})
 
 
-@pytest.mark.parametrize(("written", "meant"), [(f"{CANARY}\n", CANARY), (f"{CANARY}\r\n", CANARY), (CANARY, CANARY)])
-def test_a_file_without_its_trailing_newline(tmp_path: Path, written: str, meant: str) -> None:
+@pytest.mark.parametrize("written", [f"{CANARY}\n", f"{CANARY}\r\n", CANARY, f"\ufeff{CANARY}\r\n"])
+def test_a_file_without_its_trailing_newline_and_byte_order_mark(tmp_path: Path, written: str) -> None:
     path = tmp_path / "key"
     path.write_bytes(written.encode())
-    assert Secret(f"file:{path}").value() == meant
+    assert Secret(f"file:{path}").value() == CANARY
+
+
+@pytest.mark.parametrize("text", ["sch\u00fcssel", "key\u00a0", "two\nlines", "nul\0"])
+def test_what_no_header_may_contain_is_no_credential(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "key"
+    path.write_text(text, "utf8")
+    for written in (text, f"file:{path}"):
+        with pytest.raises(ValueError, match="has characters that are not allowed in a header") as caught:
+            Secret(written)
+        assert text not in str(caught.value)
 
 
 def test_blanks_of_a_file_are_part_of_the_secret(tmp_path: Path) -> None:

@@ -55,13 +55,12 @@ def alarms(upstream: Chaos) -> list[str]:
     return [one["eventType"] for one in said if one["alertKey"] == "alert-gateway/store-log"]
 
 
+@pytest.mark.usefixtures("_often_watched")
 def test_a_log_that_cannot_be_used_again_is_told_until_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "LOG_TOO_LONG", TOO_LONG)
     with chaos(OK) as upstream:
         text = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{table("oncall", upstream.url, "ilert")}\n'
         with house(tmp_path, config=lambda _: f'{text}[alarms]\nto = ["oncall"]\n') as h:
-            assert h.gateway.watch is not None
-            h.gateway.watch.interval, h.gateway.watch.calm = 0.1, 2
             with reading(tmp_path / "gateway.db"):
                 write_until(h, is_long=True)
                 h.wait_for(lambda: alarms(upstream) == ["ALERT"])
