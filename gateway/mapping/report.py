@@ -117,8 +117,8 @@ _fates = Remembered(_fates_of)
 
 
 class _Fates:
-    """Finds out the fate of each field of a translation, from its shape alone. Callers choose how many fields there are,
-    so whatever is asked for each of them is a set."""
+    """Finds out the fate of each field of a translation, from its shape alone. Callers choose how many fields there
+    are, so what is looked up for each of them is a set."""
 
     def __init__(self, shape: _Shape) -> None:
         self.reasons = dict(shape.reasons)

@@ -13,7 +13,7 @@ import pytest
 
 from gateway import spans
 from tests.chaos.processes import free_port
-from tests.chaos_upstream import HANG, chaos, say
+from tests.chaos_upstream import HANG, chaos, huge, say
 from tests.collector import CLIENT, SERVER, collecting
 from tests.engine.vendors import OK, table
 from tests.harness import KEY
@@ -217,6 +217,26 @@ def test_a_collector_that_hangs_disturbs_nothing_and_is_not_waited_for(tmp_path:
             wait_for(lambda: collector.got)
             gateway.signal(signal.SIGTERM)
             assert gateway.process.wait(20) == 0
+
+
+def test_of_a_collector_s_answer_little_is_read_however_long_it_is(tmp_path: Path) -> None:
+    written, size = list[int](), 1 << 26
+    with chaos(huge(size, written)) as collector, chaos(OK) as upstream:
+        config = _configured(tmp_path, table("oncall", upstream.url, "ilert", ""))
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "20"}
+        with serving(config, env=env) as gateway:
+            _create(gateway)
+            wait_for(lambda: written)
+    assert written[0] < size
+
+
+def test_headers_that_are_not_of_the_right_form_are_not_shown(tmp_path: Path) -> None:
+    config = _configured(tmp_path, table("oncall", "http://127.0.0.1:9", "ilert", ""))
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_HEADERS": "onlythecollectorstoken"}
+    with serving(config, env=env) as gateway:
+        [said] = gateway.events("tracing.trouble")
+    assert said["reason"].startswith("Header format invalid!")
+    assert "onlythecollectorstoken" not in gateway.log
 
 
 @pytest.mark.parametrize(
