@@ -226,9 +226,11 @@ def _session() -> requests.Session | None:
 
 
 def _tell_of_trouble() -> None:
-    """Has the library's warnings logged like everything else, instead of printed."""
+    """Has the library's warnings logged like everything else, instead of printed, but for those of what callers send in
+    `traceparent` and `tracestate`: they would hide those of the collector."""
     library = logging.getLogger("opentelemetry")
     library.setLevel(logging.WARNING)
+    logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
     library.addHandler(_Trouble())
     library.propagate = False
 

@@ -209,6 +209,18 @@ def test_a_collector_that_is_away_disturbs_nothing(tmp_path: Path) -> None:
     assert all(json.loads(line) for line in gateway.lines)
 
 
+def test_what_a_caller_sends_wrong_is_no_trouble_of_tracing(tmp_path: Path) -> None:
+    """It would hide the collector's for a minute, and for ever where it is repeated."""
+    wrong = ({"traceparent": "0" * 600}, {**CALLERS, "tracestate": "x"}, {**CALLERS, "tracestate": "x=1," * 3000})
+    with chaos(say(401, b"")) as collector:
+        config = _configured(tmp_path, table("oncall", "http://127.0.0.1:9", "ilert", ""))
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "20"}
+        with serving(config, env=env) as gateway:
+            assert [_create(gateway, **headers).status_code for headers in wrong] == [202] * 3
+            [said] = gateway.waits_for("tracing.trouble")
+    assert "code: 401" in said["reason"]
+
+
 def test_a_collector_that_hangs_disturbs_nothing_and_is_not_waited_for(tmp_path: Path) -> None:
     with chaos(HANG) as collector, chaos(OK) as upstream:
         config = _configured(tmp_path, table("oncall", upstream.url, "ilert", ""))
