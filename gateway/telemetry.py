@@ -209,14 +209,17 @@ def _resource() -> Resource:
 
 
 class _Session(requests.Session):
-    """Reads little of an answer, however long it is: nobody needs what a collector says."""
+    """Reads little of an answer, however long it is, as nobody needs what a collector says; and fails on a redirect, as
+    to a login, which the exporter takes for success."""
 
     def send(self, request: requests.PreparedRequest, **how: Any) -> requests.Response:
-        """Sends a request; returns the answer with its head alone."""
+        """Sends a request; returns the answer, whose body is not to be used."""
         answer = super().send(request, **{**how, "stream": True})
         with suppress(urllib3.exceptions.HTTPError):
             answer.raw.read(MOST_READ, decode_content=False)  # to the end: else the connection is not used again
         answer.close()
+        if 300 <= answer.status_code < 400:
+            raise requests.TooManyRedirects
         return answer
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from gateway import spans
 from tests.chaos.processes import free_port
-from tests.chaos_upstream import HANG, chaos, huge, say
+from tests.chaos_upstream import HANG, chaos, huge, redirect, say
 from tests.collector import CLIENT, SERVER, collecting
 from tests.engine.vendors import OK, table
 from tests.harness import KEY
@@ -240,6 +240,16 @@ def test_of_a_collector_s_answer_little_is_read_however_long_it_is(tmp_path: Pat
             _create(gateway)
             wait_for(lambda: written)
     assert written[0] < size
+
+
+def test_a_collector_that_redirects_is_trouble(tmp_path: Path) -> None:
+    with chaos(redirect("http://127.0.0.1:9/login")) as collector, chaos(OK) as upstream:
+        config = _configured(tmp_path, table("oncall", upstream.url, "ilert", ""))
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "20"}
+        with serving(config, env=env) as gateway:
+            _create(gateway)
+            [said] = gateway.waits_for("tracing.trouble")
+    assert "TooManyRedirects" in said["reason"]
 
 
 def test_headers_that_are_not_of_the_right_form_are_not_shown(tmp_path: Path) -> None:
