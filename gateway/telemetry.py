@@ -9,14 +9,18 @@ queue: spans that it has no room for are dropped, and a collector that is away o
 from __future__ import annotations
 
 import logging
-import re
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+import requests
 import structlog
+import urllib3
 from opentelemetry import context as contexts
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -39,7 +43,10 @@ REDACTED = "REDACTED"
 PORTS = {"http": 80, "https": 443}
 TROUBLE_EVERY = 60.0
 """Seconds between two lines of the log about a collector that takes no spans."""
-_WORDS = re.compile(r"[A-Za-z ]{1,40}")
+MOST_READ = 4096
+"""Bytes that are read of a collector's answer: a good one has some dozens."""
+_PLAIN = frozenset(("spans", *(status.phrase for status in HTTPStatus)))
+"""The texts that a warning of the library may quote."""
 _ABOUT = contexts.create_key("alert-gateway")
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
 
@@ -51,7 +58,7 @@ class Tracer:
     def __init__(self) -> None:
         _tell_of_trouble()
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(session=_session())))
         self._tracer = self._provider.get_tracer(NAME, __version__)
 
     def stop(self, within: float) -> None:
@@ -198,10 +205,32 @@ def _resource() -> Resource:
     return found if is_named else found.merge(Resource({"service.name": NAME}))
 
 
+class _Session(requests.Session):
+    """Reads little of an answer, however long it is, as nobody needs what a collector says; and fails on a redirect, as
+    to a login, which the exporter takes for success."""
+
+    def send(self, request: requests.PreparedRequest, **how: Any) -> requests.Response:
+        """Sends a request; returns the answer, whose body is not to be used."""
+        answer = super().send(request, **{**how, "stream": True})
+        with suppress(urllib3.exceptions.HTTPError):
+            answer.raw.read(MOST_READ, decode_content=False)  # to the end: else the connection is not used again
+        answer.close()
+        if 300 <= answer.status_code < 400:
+            raise requests.TooManyRedirects
+        return answer
+
+
+def _session() -> requests.Session | None:
+    """Our own session; None where the environment names somebody else's, which adds credentials."""
+    return None if any(name.endswith("_CREDENTIAL_PROVIDER") for name in os.environ) else _Session()
+
+
 def _tell_of_trouble() -> None:
-    """Has the library's warnings logged like everything else, instead of printed."""
+    """Has the library's warnings logged like everything else, instead of printed, but for those of what callers send in
+    `traceparent` and `tracestate`: they would hide those of the collector."""
     library = logging.getLogger("opentelemetry")
     library.setLevel(logging.WARNING)
+    logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
     library.addHandler(_Trouble())
     library.propagate = False
 
@@ -221,8 +250,8 @@ class _Trouble(logging.Handler):
 
 
 def _told(record: logging.LogRecord) -> str:
-    """A warning's text. What it quotes could have a credential in it, as a collector's answer or an address may, so
-    only numbers, plain words and the types of exceptions are kept."""
+    """A warning's text. What it quotes could have a credential in it, as a collector's answer, an address or a header
+    may, so only numbers, the names of statuses and the types of exceptions are kept."""
     given = record.args if isinstance(record.args, tuple) else ()
     raised = record.exc_info[0] if record.exc_info else None
     try:
@@ -237,4 +266,4 @@ def _plain(argument: object) -> object:
         return argument
     if isinstance(argument, BaseException):
         return type(argument).__name__
-    return argument if isinstance(argument, str) and _WORDS.fullmatch(argument) else "…"
+    return argument if isinstance(argument, str) and argument in _PLAIN else "…"

@@ -68,10 +68,11 @@ def _parts_of(
 ) -> _Parts:
     """What is carried of an alert with these paths, of which those in `cleared` are None, and those in `same` are the
     same in what the target says."""
-    other = [path for path in alert if path not in same and path not in NEVER]
-    fields = [path for path in other if path in cleared or path not in spans]
-    marks = [path for path in other if path in wire and path not in cleared]
-    mute = [path for path in wire if path in cleared or (path not in alert and path not in implied)]
+    left, nulls, told, shown = NEVER.union(same), frozenset(cleared), frozenset(alert), frozenset(wire)
+    other = [path for path in alert if path not in left]
+    fields = [path for path in other if path in nulls or path not in spans]
+    marks = [path for path in other if path in shown and path not in nulls]
+    mute = [path for path in wire if path in nulls or (path not in told and path not in implied)]
     added = tuple(path for path in mute if path not in NEVER)
     return _Parts(tuple(fields), (*marks, *added), added)
 

@@ -53,7 +53,10 @@ class _Shape(NamedTuple):
         """The fields that were to be told."""
         unsaid = {*self.cleared, *SERVER_OWNED, *(("kind",) if self.is_its_kind else ())}
         asked = [path for path in self.told if path not in unsaid]
-        return asked if self.changed is None else [path for path in asked if path in self.changed]
+        if self.changed is None:
+            return asked
+        changed = frozenset(self.changed)
+        return [path for path in asked if path in changed]
 
 
 class Report:
@@ -101,10 +104,10 @@ def _fates_of(*parts: Any) -> tuple[Fate, ...]:
     """The fates of fields that were said, then those of supplied fields, in a translation of this shape."""
     shape = _Shape(*parts)
     fates, asked = _Fates(shape), shape.asked()
-    supplied = list[str]()
+    supplied, are_asked = list[str](), frozenset(asked)
     if shape.changed is None:
-        supplied += [path for path in shape.meant if path not in asked and path in fates.reasons]
-        supplied += [path for path in shape.replaced if path not in asked and path not in fates.meant]
+        supplied += [path for path in shape.meant if path not in are_asked and path in fates.reasons]
+        supplied += [path for path in shape.replaced if path not in are_asked and path not in fates.meant]
         if "dedup_key" in fates.meant and "dedup_key" not in shape.told:
             supplied.append("dedup_key")
     return (*map(fates.of, asked), *map(fates.of_supplied, supplied))
@@ -114,18 +117,20 @@ _fates = Remembered(_fates_of)
 
 
 class _Fates:
-    """Finds out the fate of each field of a translation, from its shape alone."""
+    """Finds out the fate of each field of a translation, from its shape alone. Callers choose how many fields there
+    are, so what is looked up for each of them is a set."""
 
     def __init__(self, shape: _Shape) -> None:
         self.reasons = dict(shape.reasons)
         self.meant = frozenset(shape.meant)
+        self._exact = frozenset(shape.exact)
         self._shape = shape
         self._places = dict(shape.places)
         self._set_by = {path: self.reasons.get(path, "") for path in shape.replaced}
 
     def of(self, path: str) -> Fate:
         """The fate of a field that was said."""
-        if path in self._shape.exact:
+        if path in self._exact:
             return Fate(path, "mapped", self._holder(path), self._set_by.get(path, ""))
         if path in self.meant:
             why = self.reasons.get(path) or self._why_narrowed(path)

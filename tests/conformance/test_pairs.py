@@ -86,6 +86,45 @@ def test_what_is_remembered_is_bounded() -> None:
         assert 1 <= len(remembered) <= MOST // 1000
 
 
+class _Name(str):
+    """A path that counts how often paths are compared."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        _Name.compared += 1
+        return str.__eq__(self, other)
+
+
+def _counting(part: Any) -> Any:
+    """A part of a shape with paths that count."""
+    if isinstance(part, tuple | frozenset):
+        return type(part)(map(_counting, part))
+    return _Name(part) if isinstance(part, str) else part
+
+
+@pytest.mark.parametrize("value", [1, None])
+@pytest.mark.parametrize("target", ["ilert", "pagerduty"])
+def test_work_grows_no_faster_than_the_number_of_fields(
+    target: str, value: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers choose how many fields there are that no vendor documents: a request has room for 100,000."""
+    names = tuple(f"extensions.ilert.u{number}" for number in range(500))
+    flat = {"kind": "occurrence", "summary": "Disk full", **dict.fromkeys(names, value)}
+
+    def worked_out(remembered: Remembered[Any], shape: tuple[Any, ...]) -> Any:
+        remembered._find(*_counting(shape))
+        return remembered._find(*shape)
+
+    monkeypatch.setattr(Remembered, "__missing__", worked_out)
+    monkeypatch.setattr(_Name, "compared", 0)
+    for changed in (None, names):
+        there = destination(target)
+        assert isinstance(translate(saying(flat, "ilert", there, changed=changed), there).report, tuple)
+    assert 0 < _Name.compared <= 20 * len(names)
+
+
 @pytest.mark.parametrize("target", [name for name in NAMES if dialects()[name].mapping.room])
 def test_texts_leave_room_for_what_is_carried_as_one(target: str) -> None:
     """Both vendors refuse an alert whose free-form texts have more than 8,000 characters; a cut object is none."""

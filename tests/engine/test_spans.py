@@ -13,7 +13,7 @@ import pytest
 
 from gateway import spans
 from tests.chaos.processes import free_port
-from tests.chaos_upstream import HANG, chaos, say
+from tests.chaos_upstream import HANG, chaos, huge, redirect, say
 from tests.collector import CLIENT, SERVER, collecting
 from tests.engine.vendors import OK, table
 from tests.harness import KEY
@@ -209,6 +209,18 @@ def test_a_collector_that_is_away_disturbs_nothing(tmp_path: Path) -> None:
     assert all(json.loads(line) for line in gateway.lines)
 
 
+def test_what_a_caller_sends_wrong_is_no_trouble_of_tracing(tmp_path: Path) -> None:
+    """It would hide the collector's for a minute, and for ever where it is repeated."""
+    wrong = ({"traceparent": "0" * 600}, {**CALLERS, "tracestate": "x"}, {**CALLERS, "tracestate": "x=1," * 3000})
+    with chaos(say(401, b"")) as collector:
+        config = _configured(tmp_path, table("oncall", "http://127.0.0.1:9", "ilert", ""))
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "20"}
+        with serving(config, env=env) as gateway:
+            assert [_create(gateway, **headers).status_code for headers in wrong] == [202] * 3
+            [said] = gateway.waits_for("tracing.trouble")
+    assert "code: 401" in said["reason"]
+
+
 def test_a_collector_that_hangs_disturbs_nothing_and_is_not_waited_for(tmp_path: Path) -> None:
     with chaos(HANG) as collector, chaos(OK) as upstream:
         config = _configured(tmp_path, table("oncall", upstream.url, "ilert", ""))
@@ -217,6 +229,36 @@ def test_a_collector_that_hangs_disturbs_nothing_and_is_not_waited_for(tmp_path:
             wait_for(lambda: collector.got)
             gateway.signal(signal.SIGTERM)
             assert gateway.process.wait(20) == 0
+
+
+def test_of_a_collector_s_answer_little_is_read_however_long_it_is(tmp_path: Path) -> None:
+    written, size = list[int](), 1 << 26
+    with chaos(huge(size, written)) as collector, chaos(OK) as upstream:
+        config = _configured(tmp_path, table("oncall", upstream.url, "ilert", ""))
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "20"}
+        with serving(config, env=env) as gateway:
+            _create(gateway)
+            wait_for(lambda: written)
+    assert written[0] < size
+
+
+def test_a_collector_that_redirects_is_trouble(tmp_path: Path) -> None:
+    with chaos(redirect("http://127.0.0.1:9/login")) as collector, chaos(OK) as upstream:
+        config = _configured(tmp_path, table("oncall", upstream.url, "ilert", ""))
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "20"}
+        with serving(config, env=env) as gateway:
+            _create(gateway)
+            [said] = gateway.waits_for("tracing.trouble")
+    assert "TooManyRedirects" in said["reason"]
+
+
+def test_headers_that_are_not_of_the_right_form_are_not_shown(tmp_path: Path) -> None:
+    config = _configured(tmp_path, table("oncall", "http://127.0.0.1:9", "ilert", ""))
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_HEADERS": "onlythecollectorstoken"}
+    with serving(config, env=env) as gateway:
+        [said] = gateway.events("tracing.trouble")
+    assert said["reason"].startswith("Header format invalid!")
+    assert "onlythecollectorstoken" not in gateway.log
 
 
 @pytest.mark.parametrize(
