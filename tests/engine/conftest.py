@@ -1,4 +1,4 @@
-"""Fixtures: gateways shared by a test file, a store that no gateway serves from, a database, a server, a hasty watch."""
+"""Fixtures: gateways shared by a test file, a store that none serves from, a database, a server, and a hasty watch."""
 
 from __future__ import annotations
 
