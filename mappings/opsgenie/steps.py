@@ -36,8 +36,11 @@ from gateway.outcome import (
 from mappings.opsgenie.alert import NAME, RESPONDERS, TAGS, USUAL_PRIORITY, VISIBLE_TO, fitted_key
 from mappings.opsgenie.words import reason
 
-FIRST_LOOK, LONGEST_PAUSE = 0.25, 30.0
+FIRST_LOOK, LONGEST_PAUSE = 0.25, 60.0
 """Seconds until a receipt is first asked about; each pause is twice as long as the one before, up to the longest."""
+MOST_LOOKS = 12
+"""How often a receipt is asked about that the vendor does not know, over five minutes. Then the request is taken for
+lost there, and sent again: where it was not, the alias makes it a repeat."""
 COMMON = ("user", "source", "note")
 ALIKE = ("unacknowledge", "snooze")
 """The operations beyond the common ones that both APIs have in the same words, by the last word of their path."""
@@ -172,16 +175,17 @@ def bare(answer: Response) -> dict[str, Json] | None:
 
 
 def _look(api: Api, sending: Sending, receipt: dict[str, Any]) -> Generator[Request, Response, Outcome]:
-    """Asks for the state of a request: done, failed, discarded, or not yet processed."""
+    """Asks for the state of a request: done, failed, discarded, not yet processed, or lost."""
     path = f"{api.alerts}/requests/{segment(str(receipt.get('request')))}"
     answer = yield Request(method="GET", path=path, accepts=frozenset({403, 404} if api.by_alias else {404}))
     if answer.status == 403:
         return Delivered()
     data = bare(answer)
     looks = receipt["looks"] + 1 if isinstance(receipt.get("looks"), int) else 1
-    not_yet = Pending(
-        after=min(FIRST_LOOK * 2.0 ** min(looks, 16), LONGEST_PAUSE), seen={"receipt": {**receipt, "looks": looks}}
-    )
+    after = min(FIRST_LOOK * 2.0 ** min(looks, 16), LONGEST_PAUSE)
+    if answer.status == 404 and looks >= MOST_LOOKS and sending.key is not None:
+        return Pending(after=after, seen={"receipt": None})
+    not_yet = Pending(after=after, seen={"receipt": {**receipt, "looks": looks}})
     if answer.status == 404 or data is None:
         return not_yet
     said = str(data.get("status") or "")

@@ -24,6 +24,7 @@ from gateway.admin.operating import chosen
 from gateway.clock import Clock
 from gateway.road.requeue import send_again
 from gateway.store.sqlite import SqliteTx
+from mappings.opsgenie import steps
 from tests.chaos_upstream import NOT_JSON, RESET_AFTER, Behaviour, Chaos, chaos, say
 from tests.engine.genies import ID, JsmOps, Opsgenie, paths
 from tests.engine.test_restart import process
@@ -116,6 +117,21 @@ def test_a_confirmation_that_never_comes_is_a_dead_letter(tmp_path: Path, genie:
         _said(h, "ALERT", summary="Disk fuller")
         settled(h)
         assert paths(upstream) == [f"POST {genie.collection}"] * 2
+
+
+def test_what_the_vendor_knows_nothing_of_is_sent_again(
+    tmp_path: Path, genie: Opsgenie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that it accepted and lost would otherwise be asked about for a day, and nobody be woken."""
+    monkeypatch.setattr(steps, "FIRST_LOOK", 0.01)
+    monkeypatch.setattr(steps, "LONGEST_PAUSE", 0.02)
+    genie.then = [say(404, {"message": "Request not found. It might not be processed, yet."})] * steps.MOST_LOOKS
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
+        page(h)
+        settled(h)
+        sent = [got for got in upstream.got if got.method == "POST"]
+        assert [got.body["alias"] for got in sent] == ["disk", "disk"]
+        assert sum("/requests/" in got.path for got in upstream.got) == steps.MOST_LOOKS + 1
 
 
 def _aged(genie: Opsgenie, upstream: Chaos, most: str) -> str:
