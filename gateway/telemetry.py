@@ -96,8 +96,8 @@ class Tracer:
             yield Asking(span, self.trace())
 
     def resume(self, trace: str, *, delivery: int, alert: int | None, operation: str, attempts: int) -> None:
-        """Has what this task sends from now on belong to a trace, to a new one if that is empty, and to an attempt of a
-        delivery that was attempted so often before."""
+        """Makes every request that this task sends from now on part of a trace, or each the first of a new one if that
+        is empty, with the attributes of a delivery that was attempted `attempts` times before."""
         about: dict[str, str | int] = {"alert_gateway.delivery": delivery, "alert_gateway.operation": operation}
         if alert is not None:
             about["alert_gateway.id"] = alert
