@@ -8,6 +8,7 @@ queue: spans that it has no room for are dropped, and a collector that is away o
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import threading
@@ -29,6 +30,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from requests.adapters import HTTPAdapter
 
 from gateway import __version__
 from gateway.config.secrets import MASK
@@ -94,8 +96,8 @@ class Tracer:
             yield Asking(span, self.trace())
 
     def resume(self, trace: str, *, delivery: int, alert: int | None, operation: str, attempts: int) -> None:
-        """Has what this task sends from now on belong to a trace, to a new one if that is empty, and to an attempt of a
-        delivery that was attempted so often before."""
+        """Makes every request that this task sends from now on part of a trace, or each the first of a new one if that
+        is empty, with the attributes of a delivery that was attempted `attempts` times before."""
         about: dict[str, str | int] = {"alert_gateway.delivery": delivery, "alert_gateway.operation": operation}
         if alert is not None:
             about["alert_gateway.id"] = alert
@@ -205,24 +207,32 @@ def _resource() -> Resource:
     return found if is_named else found.merge(Resource({"service.name": NAME}))
 
 
-class _Session(requests.Session):
+class _Adapter(HTTPAdapter):
     """Reads little of an answer, however long it is, as nobody needs what a collector says; and fails on a redirect, as
-    to a login, which the exporter takes for success."""
+    to a login, which the exporter takes for success. A session would be too late: it reads a redirect's whole body."""
 
-    def send(self, request: requests.PreparedRequest, **how: Any) -> requests.Response:
-        """Sends a request; returns the answer, whose body is not to be used."""
-        answer = super().send(request, **{**how, "stream": True})
+    def send(
+        self, request: requests.PreparedRequest, stream: bool = False, *args: Any, **how: Any
+    ) -> requests.Response:
+        """Sends a request; returns the answer without its body."""
+        answer = super().send(request, True, *args, **how)
         with suppress(urllib3.exceptions.HTTPError):
             answer.raw.read(MOST_READ, decode_content=False)  # to the end: else the connection is not used again
         answer.close()
         if 300 <= answer.status_code < 400:
             raise requests.TooManyRedirects
+        answer.raw = io.BytesIO()
         return answer
 
 
 def _session() -> requests.Session | None:
     """Our own session; None where the environment names somebody else's, which adds credentials."""
-    return None if any(name.endswith("_CREDENTIAL_PROVIDER") for name in os.environ) else _Session()
+    if any(name.endswith("_CREDENTIAL_PROVIDER") for name in os.environ):
+        return None
+    session = requests.Session()
+    session.mount("http://", _Adapter())
+    session.mount("https://", _Adapter())
+    return session
 
 
 def _tell_of_trouble() -> None:

@@ -3,6 +3,7 @@ disturbs nothing."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from gateway import spans
 from tests.chaos.processes import free_port
-from tests.chaos_upstream import HANG, chaos, huge, redirect, say
+from tests.chaos_upstream import CHUNK, HANG, Behaviour, chaos, huge, redirect, say
 from tests.collector import CLIENT, SERVER, collecting
 from tests.engine.vendors import OK, table
 from tests.harness import KEY
@@ -48,7 +49,7 @@ def test_one_trace_leads_from_the_caller_through_the_gateway_to_the_upstream(tmp
         with serving(config, env=collector.environ) as gateway:
             said = _create(gateway, **CALLERS)
             [server], [client] = collector.waits_for(SERVER), collector.waits_for(CLIENT)
-            [line] = gateway.events("request")
+            [line] = gateway.waits_for("request")
             [delivered] = gateway.waits_for("delivery.delivered")
     about = int(said.headers["Alert-Gateway-Id"])
     assert (server.trace, server.parent, client.trace, client.parent) == (TRACE, PARENT, TRACE, server.id)
@@ -242,8 +243,16 @@ def test_of_a_collector_s_answer_little_is_read_however_long_it_is(tmp_path: Pat
     assert written[0] < size
 
 
-def test_a_collector_that_redirects_is_trouble(tmp_path: Path) -> None:
-    with chaos(redirect("http://127.0.0.1:9/login")) as collector, chaos(OK) as upstream:
+async def _redirect_without_end(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:9/login\r\n\r\n")
+    while True:
+        writer.write(CHUNK)
+        await writer.drain()
+
+
+@pytest.mark.parametrize("how", [redirect("http://127.0.0.1:9/login"), Behaviour("302", _redirect_without_end)])
+def test_a_collector_that_redirects_is_trouble(tmp_path: Path, how: Behaviour) -> None:
+    with chaos(how) as collector, chaos(OK) as upstream:
         config = _configured(tmp_path, table("oncall", upstream.url, "ilert", ""))
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "20"}
         with serving(config, env=env) as gateway:
