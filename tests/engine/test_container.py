@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.delivery import looking
 from tests.chaos_upstream import CLOSE, HANG, Behaviour, Got, chaos, say
 from tests.clients.callers import ibm_alert, ilert_event, livesession_alert, uptinio_alert
 from tests.engine.vendors import NO, OK, Uptinio, before, count, down, outbox, page, settled, slow, table, writes
@@ -167,10 +168,11 @@ def test_a_repeat_under_an_idempotency_key_is_success_once_the_first_has_landed(
 @pytest.mark.parametrize("headers", [{"idempotency-key": "once"}, {}])
 @pytest.mark.parametrize("caller", ["uptinio", "ilert"])
 def test_what_was_refused_since_is_no_success_to_who_asks_again(
-    caller: str, headers: dict[str, str], vendor: str, tmp_path: Path
+    caller: str, headers: dict[str, str], vendor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A repeat of a command that every upstream has refused since its 503 is answered with the refusal; once the fault
     is corrected there, the repeat is sent."""
+    monkeypatch.setattr(looking, "LATE", 0.05)
     path, body = REPEATED[caller]
     with chaos(HANG) as upstream, before(tmp_path, table("there", upstream.url, vendor), top=CONTAINER) as h:
         assert _is_not_yet(h.call("POST", path, body, headers=headers))
