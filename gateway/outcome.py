@@ -143,7 +143,7 @@ class Again(Struct, frozen=True, tag="again", kw_only=True):
 
 class Pending(Struct, frozen=True, tag="pending", kw_only=True):
     """The upstream gave a receipt and no verdict yet: ask again `after` that many seconds. `seen` is kept for the next
-    call, such as the receipt's number."""
+    call, such as the receipt's number; what is None is forgotten."""
 
     after: float
     seen: dict[str, Any] = {}

@@ -12,7 +12,6 @@ import random
 import time
 from collections.abc import Callable, Collection
 from functools import partial
-from itertools import product
 from typing import TypeVar
 
 import structlog
@@ -25,6 +24,7 @@ from gateway.config.choosing import key_entry
 from gateway.config.config import Upstream
 from gateway.delivery import gate as rates
 from gateway.delivery.attempt import Client, Ended, NotOurs
+from gateway.delivery.claiming import Claiming, any_first
 from gateway.delivery.gate import Gate
 from gateway.delivery.held import LOOK
 from gateway.delivery.judging import pause
@@ -86,6 +86,7 @@ class Lanes:
         self._claims: dict[int, DeliveryRow] = {}
         self._held_since: dict[int, float] = {}
         self._idle_until = 0.0
+        self._claiming = Claiming()
         self._closing: set[asyncio.Task[None]] = set()
         self.gate = Gate(store, client, self._shut)
         self.keys = Keys(store, client.upstream.name, now)
@@ -164,16 +165,9 @@ class Lanes:
 
     async def _doubt_the_first(self) -> None:
         """Notes which deliveries the process before may have sent without recording it, where the store keeps no
-        claims: the first in every order in which deliveries are claimed, as probes have not failed yet, and what is
-        more urgent may have come since. Twice as many as there can have been, as others may be due before them now."""
-        name, now, most = self._name, self._now(), self._upstream.concurrency * 2
-        by_rank = {self._upstream.rate is not None, False}
-
-        def first(tx: Tx) -> list[DeliveryRow]:
-            orders = product(by_rank, (False, True))
-            return [row for ranked, fresh in orders for row in tx.claim(name, now, most, ranked=ranked, fresh=fresh)]
-
-        if rows := await self._store.take(first):
+        claims: twice as many as there can have been, as others may be due before them now."""
+        upstream, now = self._upstream, self._now()
+        if rows := await self._store.take(lambda tx: any_first(tx, upstream, now, upstream.concurrency * 2)):
             await self._store.write(lambda tx: doubt(tx, rows))
 
     # --- what is due ---------------------------------------------------------------------------------------
@@ -210,6 +204,7 @@ class Lanes:
         for shipment in shipments:
             delivery = shipment.delivery
             self.gate.began(delivery.lane, is_retry=delivery.is_retry)
+            self._claiming.began(delivery, client.upstream)
             self._claims[delivery.id] = delivery
             self._held_since[delivery.id] = claimed
             self._under_way[delivery.lane] = asyncio.create_task(self._deliver(shipment, client))
@@ -234,11 +229,8 @@ class Lanes:
             wait = wait if asked < free else 0.0
         else:
             asked = free
-        rows: list[DeliveryRow] = []
-        if asked and (fresh or self.gate.is_open):  # the best probe is a delivery that has not failed yet
-            rows = tx.claim(upstream.name, now, asked, taken=taken, ranked=upstream.rate is not None, fresh=True)
-        if asked and not rows and not fresh:
-            rows = tx.claim(upstream.name, now, asked, taken=taken, ranked=upstream.rate is not None)
+        claim = self._claiming.claim
+        rows = claim(tx, upstream, now, asked, taken, fresh=fresh, is_probe=self.gate.is_open) if asked else []
         if upstream.rate is not None:
             rates.owe(tx, upstream, len(rows) - asked)
             wait = wait if len(rows) == asked else 0.0

@@ -92,7 +92,8 @@ def settle(
         _note_doubt(target, shipment)
         tx.put_target(target)
     if isinstance(outcome, Pending):
-        delivery.seen = {**delivery.seen, **outcome.seen}
+        seen = {**delivery.seen, **outcome.seen}
+        delivery.keep({name: value for name, value in seen.items() if value is not None})
     if isinstance(outcome, Again | Pending):
         reason = outcome.reason if isinstance(outcome, Again) else MEANINGS[Code.UNCONFIRMED]
         again = Verdict(state="again", reason=reason, code=code_of(outcome), due=due)
@@ -209,7 +210,7 @@ def _end(
     tx: Tx, delivery: DeliveryRow, state: Literal["delivered", "dead", "void"], reason: str, now: int, code: str = ""
 ) -> None:
     delivery.state, delivery.reason, delivery.finished_at, delivery.code = state, reason, now, code
-    delivery.seen = {}  # if it is ever sent again, its call starts from the beginning
+    delivery.keep({})  # if it is ever sent again, its call starts from the beginning
     tx.update_delivery(delivery)
 
 
@@ -266,7 +267,7 @@ def _missing(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None)
         return Verdict(state="delivered")
     target.state = "absent"
     tx.put_target(target)
-    delivery.seen = {}  # a receipt for the update means nothing to a create
+    delivery.keep({})  # a receipt for the update means nothing to a create
     delivery.due, delivery.reason, delivery.code = now, "no longer at the upstream, so created again", Code.GONE_THERE
     tx.update_delivery(delivery)
     return Verdict(state="again", reason=delivery.reason, code=delivery.code, due=now)

@@ -203,10 +203,12 @@ class Tx(Protocol):
         taken: Collection[str] = (),
         ranked: bool = False,
         fresh: bool = False,
+        unsent: bool = False,
     ) -> list[DeliveryRow]:
         """Claims the oldest waiting delivery of each lane if it is due and no other replica holds it: at most `limit`,
         longest due first, or by rank first if `ranked`. Skips the lanes in `taken`; with `fresh`, takes only deliveries
-        whose attempt is no retry (`DeliveryRow.is_retry`)."""
+        whose attempt is no retry (`DeliveryRow.is_retry`); with `unsent`, by rank, only those that do not merely ask
+        about a receipt (`DeliveryRow.is_unconfirmed`)."""
 
     def unrecorded(self) -> frozenset[int]:
         """Those of the deliveries claimed in this transaction that were claimed before, without anything recorded

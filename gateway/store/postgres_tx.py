@@ -19,6 +19,7 @@ from psycopg import errors
 from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.store import AlertRow, Arrivals, CommandRow, DeliveryRow, LedgerLine, TargetRow
 from gateway.store.postgres_line import ANSWER, Line
+from gateway.store.rows import UNCONFIRMED
 from gateway.store.sql import SqlTx
 from gateway.store.sql_deliveries import FRESH
 from gateway.store.sql_running import Rows
@@ -235,13 +236,14 @@ class PostgresTx(SqlTx):
         taken: Collection[str] = (),
         ranked: bool = False,
         fresh: bool = False,
+        unsent: bool = False,
     ) -> list[DeliveryRow]:
         rows = self._all(
-            claiming(ranked=ranked, fresh=fresh),
+            claiming(ranked=ranked or unsent, fresh=fresh, unsent=unsent),
             (self._owner, upstream, now, self._owner, list(taken), limit, self._owner, self._lease),
         )
         found = [DELIVERIES.decode(row[:-1]) for row in rows]
-        self._unrecorded = frozenset(row.id for row, columns in zip(found, rows, strict=True) if columns[-1])
+        self._unrecorded |= frozenset(row.id for row, columns in zip(found, rows, strict=True) if columns[-1])
         commands, alerts = [row.command for row in found], [row.alert for row in found if row.alert is not None]
         if found:
             self._foresee(
@@ -249,7 +251,7 @@ class PostgresTx(SqlTx):
                 (ALERTS, "id = ANY(?)", (alerts,)),
                 (TARGETS, "alert = ANY(?)", (alerts,)),
             )
-        return sorted(found, key=lambda row: (row.rank if ranked else 0, row.due, row.id))
+        return sorted(found, key=lambda row: (row.rank if ranked or unsent else 0, row.due, row.id))
 
     def unrecorded(self) -> frozenset[int]:
         return self._unrecorded
@@ -401,7 +403,7 @@ class _Awaited:
         return self._cursor.fetchall()
 
 
-def claiming(*, ranked: bool = False, fresh: bool = False) -> str:
+def claiming(*, ranked: bool = False, fresh: bool = False, unsent: bool = False) -> str:
     """The SQL that claims deliveries: heads of lanes that are due, and free or this replica's own.
 
     `OFFSET 0` keeps the subquery on the lane a lookup for each candidate, and its order says in which index: a planner
@@ -412,6 +414,7 @@ def claiming(*, ranked: bool = False, fresh: bool = False) -> str:
     return (
         "WITH chosen AS MATERIALIZED (SELECT d.id, d.owner = ? AS is_own, d.under_way FROM deliveries d "
         "WHERE d.upstream = ? AND d.state = 'waiting' AND d.due <= ? "
+        + (f"AND d.rank < {UNCONFIRMED} " if unsent else "")
         + (f"AND {FRESH} " if fresh else "")
         + "AND (d.leased_until <= statement_timestamp() OR d.owner = ?) AND d.lane <> ALL(?) "
         f"AND NOT EXISTS ({older} AND o.id < d.id AND o.state = 'waiting' ORDER BY o.id OFFSET 0) "

@@ -98,13 +98,17 @@ class CommandRow(Struct, kw_only=True):
     fanout: int = 0
 
 
+UNCONFIRMED = 16
+"""What is added to the rank of a delivery that its upstream has accepted with a receipt: above every rank."""
+
+
 class DeliveryRow(Struct, kw_only=True):
     """A command on its way to one upstream. `due` is when the next attempt may be made, `report` what became of the
     fields (JSON, which is read for people alone), `size` the approximate size of its command in bytes, `merges` the
     earlier commands whose changes it includes. `rank` is its severity as a priority for when not everything can be sent
-    at once, 0 first; `fence` grows with each replica that takes it over; `seen` is state that its call needs when it
-    runs again, such as a receipt's number; `code` is the problem code of its `reason`, empty where there is no
-    problem."""
+    at once, 0 first, and `UNCONFIRMED` more once only its receipt is asked about; `fence` grows with each replica that
+    takes it over; `seen` is state that its call needs when it runs again, such as a receipt's number; `code` is the
+    problem code of its `reason`, empty where there is no problem."""
 
     id: int
     command: int
@@ -139,6 +143,16 @@ class DeliveryRow(Struct, kw_only=True):
         """Whether its next attempt counts against the retry budget. The first after an operator put it back into the
         outbox does not: by then its `due` is its `created_at` again."""
         return self.attempts > 0 and self.due > self.created_at
+
+    @property
+    def is_unconfirmed(self) -> bool:
+        """Whether the upstream has it, as a receipt says, and the next attempt asks what became of it."""
+        return self.rank >= UNCONFIRMED
+
+    def keep(self, seen: dict[str, Any]) -> None:
+        """Keeps state for the next run of its call; without any, the call begins anew."""
+        self.seen = seen
+        self.rank = self.rank % UNCONFIRMED + (UNCONFIRMED if seen else 0)
 
 
 class AttemptRow(Struct, kw_only=True):

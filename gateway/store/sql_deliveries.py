@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any, get_args
 
 from gateway.store import AttemptRow, DeliveryFilter, DeliveryRow, DeliveryState, Waiting
+from gateway.store.rows import UNCONFIRMED
 from gateway.store.sql_running import ALL, Rows, Running
 from gateway.store.tables import ATTEMPTS, DELIVERIES
 
@@ -127,10 +128,11 @@ class Deliveries(Running):
         taken: Collection[str] = (),
         ranked: bool = False,
         fresh: bool = False,
+        unsent: bool = False,
     ) -> list[DeliveryRow]:
+        may_be_sent, order = heads(fresh=fresh, ranked=ranked, unsent=unsent)
         rows = self._all(
-            f"SELECT {DELIVERIES.columns} FROM deliveries d WHERE {may_be_sent(fresh=fresh, ranked=ranked)} "
-            f"ORDER BY {'d.rank, d.due' if ranked else 'd.due'} LIMIT ?",
+            f"SELECT {DELIVERIES.columns} FROM deliveries d WHERE {may_be_sent} ORDER BY {order} LIMIT ?",
             (upstream, now, limit + len(taken)),
         )
         free = [row for row in rows if row[_LANE] not in taken]
@@ -199,13 +201,16 @@ def _deliveries_where(chosen: DeliveryFilter) -> tuple[str, list[Any]]:
     return " AND ".join(conditions), values
 
 
-def may_be_sent(*, fresh: bool = False, ranked: bool = False) -> str:
-    """The SQL condition that a delivery `d` is due and the head of its lane; upstream and time are to be bound. If
-    taken in order of rank (`ranked`), the `+` keeps SQLite from using the index on `due`: it would find all that wait,
-    and each turn would sort all of them."""
+def heads(*, fresh: bool, ranked: bool, unsent: bool) -> tuple[str, str]:
+    """The SQL condition that a delivery `d` is due and the head of its lane, and the order; upstream and time are to be
+    bound. Where they are in order of rank, the `+` keeps SQLite from using the index on `due`: it would find all that
+    wait, and each turn would sort all of them."""
+    by_rank = ranked or unsent
     older = "SELECT 1 FROM deliveries o WHERE o.upstream = d.upstream AND o.lane = d.lane"
-    return (
-        f"d.upstream = ? AND d.state = 'waiting' AND {'+' if ranked else ''}d.due <= ? "
+    conditions = (
+        f"d.upstream = ? AND d.state = 'waiting' AND {'+' if by_rank else ''}d.due <= ? "
+        + (f"AND d.rank < {UNCONFIRMED} " if unsent else "")
         + (f"AND {FRESH} " if fresh else "")
         + f"AND NOT EXISTS ({older} AND o.id < d.id AND o.state = 'waiting')"
     )
+    return conditions, "d.rank, d.due" if by_rank else "d.due"

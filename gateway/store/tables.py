@@ -101,7 +101,7 @@ DELIVERIES = Table(
     DeliveryRow,
     key=["id"],
     json=["report", "merges", "seen"],
-    fixed=["command", "alert", "upstream", "lane", "key", "operation", "size", "rank"],
+    fixed=["command", "alert", "upstream", "lane", "key", "operation", "size"],
 )
 ATTEMPTS = Table("attempts", AttemptRow, key=["delivery", "number"])
 CALLS = Table("calls", CallsRow, key=["dialect", "caller", "outcome", "method", "path", "agent"])

@@ -85,6 +85,7 @@ class LanesIgnored(SqliteTx):
         taken: Collection[str] = (),
         ranked: bool = False,
         fresh: bool = False,
+        unsent: bool = False,
     ) -> list[DeliveryRow]:
         """Returns what is due, without regard to lanes."""
         waits = "upstream = ? AND state = 'waiting' AND due <= ? ORDER BY due LIMIT ?"

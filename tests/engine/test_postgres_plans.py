@@ -32,9 +32,11 @@ def test_a_claim_walks_an_index_also_where_nothing_is_known_of_the_table(url: st
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(b"ALTER TABLE deliveries SET (autovacuum_enabled = off)")
         connection.execute(fill.encode())
-        for ranked, index in ((False, "deliveries_due"), (True, "deliveries_ranked")):
+        by_rank = "deliveries_ranked"
+        for ranked, unsent, index in ((False, False, "deliveries_due"), (True, False, by_rank), (True, True, by_rank)):
             values: tuple[Any, ...] = ("me", "u", 10**12, "me", [], 10, "me", 15.0)
-            told = connection.execute(b"EXPLAIN (ANALYZE) " + _translated(claiming(ranked=ranked)), values).fetchall()
+            claim = _translated(claiming(ranked=ranked, unsent=unsent))
+            told = connection.execute(b"EXPLAIN (ANALYZE) " + claim, values).fetchall()
             plan = "\n".join(row[0] for row in told)
             assert index in plan and "deliveries_head" in plan, plan
             assert "Removed by Filter: 2" not in plan, plan

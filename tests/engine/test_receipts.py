@@ -134,6 +134,29 @@ def test_what_the_vendor_knows_nothing_of_is_sent_again(
         assert sum("/requests/" in got.path for got in upstream.got) == steps.MOST_LOOKS + 1
 
 
+def test_what_is_new_does_not_wait_behind_all_that_is_unconfirmed(
+    tmp_path: Path, genie: Opsgenie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vendor that accepts everything and confirms nothing is asked more and more: a page that came while many
+    questions were due waited for all of them."""
+    monkeypatch.setattr(steps, "FIRST_LOOK", 0.001)
+    monkeypatch.setattr(steps, "LONGEST_PAUSE", 0.001)
+    unprocessed = genie.became({"isSuccess": False, "status": "", "processedAt": ""})
+    monkeypatch.setattr(genie, "not_yet", lambda: unprocessed)
+    genie.looks = 10**6
+    with chaos(genie) as upstream:
+        one_by_one = genie.table(upstream) + "concurrency = 1\n"
+        with before(tmp_path, one_by_one) as h:
+            for number in range(60):
+                page(h, f"early {number}")
+            h.wait_for(lambda: len(writes(upstream)) == 60, 20)
+            asked = sum(genie.asked.values())
+            page(h, "late")
+            h.wait_for(lambda: len(writes(upstream)) == 61, 20)
+            till_then = next(at for at, got in enumerate(upstream.got) if (got.body or {}).get("alias") == "late")
+            assert till_then - 60 - asked < 20, "questions that went first"
+
+
 def _aged(genie: Opsgenie, upstream: Chaos, most: str) -> str:
     return genie.table(upstream).replace('most = "10ms" }', f'most = "10ms", max_age = "{most}" }}')
 

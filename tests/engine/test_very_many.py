@@ -132,9 +132,10 @@ def test_the_index_of_what_is_not_over_is_used(tmp_path: Path) -> None:
 
 def test_the_worst_that_wait_are_taken_without_putting_all_in_order(tmp_path: Path) -> None:
     """Behind a rate limit a hundred thousand may wait, and sorting them cost each turn a scan of all."""
-    steps = _plans(tmp_path, lambda tx: tx.claim("u", 1, 8, ranked=True))
-    assert any("deliveries_ranked" in step for step in steps), steps
-    assert not any("TEMP B-TREE" in step for step in steps), steps
+    for unsent in (False, True):
+        steps = _plans(tmp_path, lambda tx, unsent=unsent: tx.claim("u", 1, 8, ranked=not unsent, unsent=unsent))
+        assert any("deliveries_ranked" in step for step in steps), steps
+        assert not any("TEMP B-TREE" in step for step in steps), steps
 
 
 def test_a_page_of_a_list_is_in_order(harness: Harness) -> None:
