@@ -166,7 +166,7 @@ class House:
     async def skip(self, seconds: float) -> None:
         """So much time passes."""
         self.note(f"{seconds:g} s pass")
-        self.passing.skipped += seconds
+        self.passing.skip(seconds)
         await self._process.told("skip", seconds)
         await asyncio.sleep(0.15)
 

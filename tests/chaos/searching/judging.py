@@ -105,7 +105,8 @@ class Judge:
             return []  # when it did is not known here
         if any(len(thing.marks) > 1 for thing in things):
             return []  # a rule that an earlier alert left there: when it was told of this one is not known either
-        if any(thing.told_at and thing.told_at < turn - SLACK for thing in things):
+        told = [thing.told_at for thing in things if thing.told_at and thing.told_at < turn - SLACK]
+        if not all(map(self.house.passing.is_skipped_after, told)):
             return ["FALLBACK TOLD THOUGH THE OTHERS WERE IN TIME"] * bool(known)
         stayed = alert.closed_at is None or alert.closed_at > turn + SLACK
         untold = not any(thing.made_at < turn + SLACK for thing in things)

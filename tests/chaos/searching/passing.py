@@ -11,6 +11,16 @@ class Passing:
 
     def __init__(self) -> None:
         self.skipped = 0.0
+        self._skips: list[float] = []
+
+    def skip(self, seconds: float) -> None:
+        """Lets so many seconds pass."""
+        self._skips.append(self.now())
+        self.skipped += seconds
+
+    def is_skipped_after(self, at: float) -> bool:
+        """Whether time was skipped within a second of a time: what left then may have arrived much later."""
+        return any(at <= skip < at + 1 for skip in self._skips)
 
     def now(self) -> float:
         """The time in this play."""
