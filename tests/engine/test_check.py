@@ -406,8 +406,8 @@ def test_connecting_proves_each_of_many_keys(tmp_path: Path) -> None:
         (
             "splunk_oncall",
             "https://alert.victorops.com/integrations/generic/20131114/alert/31e945ee/$routing_key",
-            "/integrations/generic/20131114/alert/{credential}/{routing_key} is added for each request, so it would be in "
-            "the path twice; did you mean 'https://alert.victorops.com'?",
+            "/alert/{credential}/{routing_key} is added for each request, so it would be in the path twice; "
+            "did you mean 'https://alert.victorops.com'?",
         ),
         ("ilert", "https://api.ilert.com/api", "did you mean 'https://api.ilert.com'?"),
         ("uptinio", "https://api.uptinio.com/v1/alerts", "did you mean 'https://api.uptinio.com/v1'?"),

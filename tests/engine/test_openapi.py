@@ -28,8 +28,8 @@ with warnings.catch_warnings():
     )
 
 from gateway.config.loading import parse
-from gateway.errors import Problem, ProblemKind
 from gateway.dialect import CREDENTIAL
+from gateway.errors import Problem, ProblemKind
 from gateway.examples import with_credential
 from gateway.inbound.paths import Paths
 from gateway.openapi import _sample, describe
