@@ -17,9 +17,11 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from gateway.canonical import Operation
 from gateway.cli.sandbox import Arrived
 from gateway.examples import examples, with_credential
 from gateway.registry import dialects
+from gateway.rehearsal import bare_upstream, command_in, rehearse
 from mappings import splunk_oncall
 from mappings.splunk_oncall.calls import PATH
 from tests.chaos_upstream import chaos, say
@@ -253,6 +255,15 @@ def test_a_routing_key_chooses_routes_and_is_ilert_s(tmp_path: Path) -> None:
         assert _post(h, _critical("disk")).status == 200
         [made] = h.arrives("ilert", 1)
         assert (made.body["alertKey"], made.body["routingKey"]) == ("disk", "database")
+
+
+@pytest.mark.parametrize(("more", "path"), [({}, PATH + "/•••"), ({"routing_key": "db"}, PATH + "/•••/db")])
+def test_a_body_without_its_path_is_translated(more: dict[str, str], path: str) -> None:
+    """As by `translate` and in `[[tests]]`, where a field can say what is said in a path otherwise."""
+    dialect = dialects()["splunk_oncall"]
+    asked = command_in(dialect, Operation.CREATE, {**_critical("disk"), **more})
+    [request] = rehearse(asked, dialect, bare_upstream(dialect)).requests
+    assert (request.path, request.body) == (path, _critical("disk"))
 
 
 def test_an_opsgenie_caller_s_life_there(same: House) -> None:
