@@ -51,7 +51,7 @@ def called(
 
 def behind(dialect: str) -> str:
     """Another dialect for the upstream, which cannot hold all fields of this one."""
-    if dialect.startswith("alertmanager") or dialect == "cloudevents":
+    if dialect.startswith("alertmanager") or dialect in ("cloudevents", "pagerduty"):
         return "ibm_monitoring"
     names = sorted(dialects())
     return names[(names.index(dialect) + 1) % len(names)]
