@@ -7,9 +7,10 @@ senders do is taken from prometheus/alertmanager (notify/victorops), grafana/ale
 (modules/victorops) and Zabbix (templates/media/victorops).
 
 An INFO is an entry of the timeline: it opens no incident, wakes nobody, and changes nothing of an open incident. An
-alert of another vendor that goes there as INFO says so in its report. A caller's INFO is an alert that wakes nobody,
-under a key of its own: a CRITICAL that follows it opens an alert, and is no update of one that woke nobody. As nothing
-resolves it, it ends a day later. That length is our choice, as is that an acknowledgement or a recovery without
+alert of another vendor that goes there as INFO says so in its report; a comment goes there as one. A caller's INFO is a
+note on the open alert of its entity. Where none is open, it is an alert that wakes nobody, under a key of its own: a
+CRITICAL that follows it opens an alert, and is no update of one that woke nobody. A recovery ends it; as often none
+comes, it also ends a day later. That length is our choice, as is that an acknowledgement or a recovery without
 `entity_id` is refused: the service takes it, and it does nothing. That a routing key which the account does not have
 leads to its default route is not confirmed either.
 
@@ -25,7 +26,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from gateway.asked import Answer, Command, Incoming, Ref, Reply
+from gateway.asked import Answer, Batch, Command, Incoming, Ref, Reply
 from gateway.canonical import Image, Link, Operation
 from gateway.dialect import CREDENTIAL, Dialect, Outbound, Route
 from gateway.mapping.fallbacks import headline
@@ -33,7 +34,7 @@ from gateway.mapping.rows import Extension, Row, Writing, joint, row
 from gateway.mapping.table import Mapping
 from gateway.mapping.values import Pair, Scale
 from gateway.outcome import Json
-from mappings.splunk_oncall.calls import PATH, SEND, authorise, fitted_key
+from mappings.splunk_oncall.calls import PATH, SEND, authorise, fitted_key, fitted_route
 from mappings.splunk_oncall.words import (
     ANNOTATIONS,
     ENTRY,
@@ -49,6 +50,7 @@ from mappings.splunk_oncall.words import (
     problem,
     read_body,
     reason,
+    shortened,
 )
 
 PAGE = (
@@ -102,10 +104,9 @@ class Taken(Struct, kw_only=True):
 # --- value tables ------------------------------------------------------------------------------------------
 
 CRITICAL, INFO = 1, 6
-CUT = "…"
 WAKES_NOBODY = "INFO is an entry of the timeline: it opens no incident and wakes nobody"
 ENTRY_LASTS = timedelta(days=1)
-"""How long a caller's INFO is open as an alert: nothing resolves it, and one that never ends stays for good."""
+"""How long a caller's INFO is open as an alert unless a recovery comes; one that never ends would stay for good."""
 
 
 class Behaviours(Scale):
@@ -198,11 +199,7 @@ IMAGE = Pair(
 
 def _beside_named(custom: dict[str, Any]) -> dict[str, Any]:
     """Custom fields that do not take the place of a known one, their texts within the service's limit."""
-    return {
-        name: value[: LONGEST - len(CUT)] + CUT if isinstance(value, str) and len(value) > LONGEST else value
-        for name, value in custom.items()
-        if name not in NAMED
-    }
+    return {name: shortened(value) for name, value in custom.items() if name not in NAMED or name == ROUTE}
 
 
 # --- rows --------------------------------------------------------------------------------------------------
@@ -230,7 +227,7 @@ ALERT = Mapping(
         Extension("entity_is_host"),
         Extension("ack_msg"),
         Extension("ack_author"),
-        row(ROUTE, "routing_key", BLANK, why="the last part of the path"),
+        row(ROUTE, "routing_key", BLANK, fit=fitted_route, why="the last part of the path"),
         row(f"{ANNOTATIONS}.{LINKS}", "links", LINK, why="addresses of at most 1,124 characters, each with a title"),
         row(f"{ANNOTATIONS}.{IMAGES}", "images", IMAGE, why="addresses of at most 1,124 characters, each with a title"),
         row(FURTHER, "custom", Pair(lambda held: held, _beside_named), why="texts of at most 1,024 characters"),
@@ -249,17 +246,23 @@ def _credentials(incoming: Incoming) -> tuple[str, ...]:
     return (key,) if key else ()
 
 
-def _alert(incoming: Incoming) -> Command:
+def _alert(incoming: Incoming) -> Command | Batch:
     body = read_body(incoming)
     operation = OPERATIONS.get(str(body["message_type"]).strip().upper())
+    if operation is Operation.RESOLVE:
+        over = _moved(body, operation, ("state_message", "ack_msg"))
+        assert over.ref
+        entry = Command(operation=operation, ref=Ref(key=f"{over.ref.key}{ENTRY}"), only_open=True)
+        return Batch((over, entry))
     if operation:
-        return _moved(body, operation)
+        return _moved(body, operation, ("ack_msg", "state_message"))
     reading = ALERT.read(body)
-    patch = reading.flat
+    patch, note = reading.flat, None
     if patch["severity"] == INFO and reading.carried is None:  # what a gateway carries there has a life of its own
         patch = {**patch, "ends_at": incoming.now + ENTRY_LASTS}
         if "dedup_key" in patch:
             patch["dedup_key"] += ENTRY
+            note = _moved(body, Operation.COMMENT, ("state_message", "entity_display_name"))
     return Command(
         operation=Operation.CREATE,
         patch=patch,
@@ -268,27 +271,31 @@ def _alert(incoming: Incoming) -> Command:
         dropped=reading.dropped,
         carried=reading.carried,
         invents_key=True,
+        instead=note,
     )
 
 
-def _moved(body: dict[str, Json], operation: Operation) -> Command:
-    """Reads an acknowledgement or a recovery. What it says in words is its comment."""
+def _moved(body: dict[str, Json], operation: Operation, texts: tuple[str, str]) -> Command:
+    """Reads what changes nothing of what an alert says. What it says in words is its comment, the first of `texts`;
+    that of a note is its `message_type` where it has no other, as vendors refuse a note without a text."""
     reading = ALERT.read({**body, "message_type": "CRITICAL"})
     if "dedup_key" not in reading.flat:
         raise missing("entity_id")
-    texts = ("ack_msg", "state_message") if operation is Operation.ACKNOWLEDGE else ("state_message", "ack_msg")
-    comment = next((body[name] for name in texts if isinstance(body.get(name), str) and body[name].strip()), "")
+    least = body["message_type"] if operation is Operation.COMMENT else ""
+    comment = next((body[name] for name in texts if isinstance(body.get(name), str) and body[name].strip()), least)
     return Command(
         operation=operation,
         ref=Ref(key=reading.flat["dedup_key"]),
         comment=comment,
-        verbatim={name: value for name, value in reading.verbatim.items() if name != "message_type"},
+        verbatim={**reading.verbatim, "message_type": body["message_type"]},
         beside={path: value for path, value in reading.flat.items() if path != "severity" and value != comment},
     )
 
 
 def _entity_of(answer: Answer) -> str:
     """Returns the entity that an alert was about, by the id that its sender gave it."""
+    if answer.answers:
+        return _entity_of(answer.answers[0])
     if answer.key is not None:
         return answer.key
     assert answer.shown
@@ -345,7 +352,7 @@ DIALECT = Dialect(
         'after it is the `routing_key`: routes can ask for it (`when = ["routing_key = database"]`) and set it '
         '(`set = { routing_key = "database" }`); without one the account\'s default route is taken. An INFO opens no '
         "incident at Splunk On-Call and wakes nobody there. Whether a WARNING does is a setting of the account; "
-        "`check` takes it that it does. A caller's INFO reaches other vendors as an alert of its own that wakes "
-        "nobody, and ends there after a day."
+        "`check` takes it that it does. A caller's INFO is a note on the open alert of its entity; where none is open, "
+        "it reaches other vendors as an alert of its own that wakes nobody, and ends with a recovery or after a day."
     ),
 )

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.canonical import Operation
 from gateway.outcome import Call, Delivered, Json, Rejected, Request, Sending
-from mappings.splunk_oncall.words import ENTRY, ROUTE, is_failure, reason, scattered
+from mappings.splunk_oncall.words import ENTRY, LONGEST_MESSAGE, ROUTE, is_failure, reason, scattered, shortened
 
 PATH = "/integrations/generic/20131114/alert"
 KEY = "{credential}"
@@ -31,6 +31,12 @@ def fitted_key(key: str) -> str:
     return f"{key[: LONGEST_KEY - len(mark) - 1]}-{mark}"
 
 
+def fitted_route(route: str) -> str:
+    """Returns a routing key that can be a part of a path. What would address something else becomes none: the account's
+    default route takes the alert, which could not be sent at all otherwise."""
+    return "" if route in (".", "..") else route
+
+
 def authorise(request: Request, credential: str) -> Request:
     """Puts the API key into the path."""
     return msgspec.structs.replace(request, path=request.path.replace(KEY, credential, 1))
@@ -38,14 +44,17 @@ def authorise(request: Request, credential: str) -> Request:
 
 def _post(fields: Mapping[str, Json], sending: Sending, entity: str | None = None) -> Call:
     """Posts an alert. The routing key is that of the alert; without one the account's default route takes it."""
-    route = fields.get(ROUTE) or sending.body.get(ROUTE)
-    path = f"{PATH}/{KEY}/{quote(str(route), safe='')}" if route else f"{PATH}/{KEY}"
-    key = entity if entity is not None else fitted_key(sending.key) if sending.key is not None else None
-    named = {"entity_id": key} if key is not None else {}
-    answer = yield Request(method="POST", path=path, body=scattered({**fields, **named}))
+    route = fitted_route(str(fields.get(ROUTE) or sending.body.get(ROUTE) or ""))
+    path = f"{PATH}/{KEY}/{quote(route, safe='')}" if route else f"{PATH}/{KEY}"
+    key = sending.key if entity is None else entity
+    named = {"entity_id": fitted_key(key)} if key is not None else {}
+    text = fields.get("state_message")
+    said = {"state_message": shortened(text, LONGEST_MESSAGE)} if isinstance(text, str) else {}
+    answer = yield Request(method="POST", path=path, body=scattered({**fields, **said, **named}))
     if is_failure(answer):
         return Rejected(reason=f"{answer.status} {reason(answer)}".strip())
-    return Delivered()
+    is_cut = bool(said) and said["state_message"] != text
+    return Delivered(altered={"comment": f"at most {LONGEST_MESSAGE:,} characters"} if is_cut else {})
 
 
 def _is_entry(sending: Sending) -> bool:
@@ -61,11 +70,14 @@ def _tell(sending: Sending) -> Call:
 
 
 def _move(word: str, sending: Sending) -> Call:
-    """Acknowledges or resolves, in the caller's own words if it speaks this dialect; else the name that people know the
-    alert by is said again, as the page's example does."""
+    """Acknowledges or resolves, in the caller's own words if it speaks this dialect."""
     own = sending.verbatim
-    named = {name: sending.body[name] for name in ("entity_display_name",) if name in sending.body}
-    return (yield from _post({**(named if own is None else own), "message_type": word}, sending))
+    return (yield from _post({**(_named(sending) if own is None else own), "message_type": word}, sending))
+
+
+def _named(sending: Sending) -> dict[str, Json]:
+    """The name that people know the alert by, which is said again, as the page's example does."""
+    return {name: sending.body[name] for name in ("entity_display_name",) if name in sending.body}
 
 
 def _acknowledge(sending: Sending) -> Call:
@@ -79,10 +91,17 @@ def _resolve(sending: Sending) -> Call:
     return (yield from _move("RECOVERY", sending))
 
 
+def _note(sending: Sending) -> Call:
+    """Adds an entry to the timeline: the caller's own, if it speaks this dialect; else one with the comment."""
+    words = {"message_type": "INFO", **_named(sending), "state_message": sending.comment}
+    return (yield from _post(words if sending.verbatim is None else sending.verbatim, sending))
+
+
 SEND: dict[Operation, Callable[[Sending], Call]] = {
     Operation.CREATE: _tell,
     Operation.UPDATE: _tell,
     Operation.REOPEN: _tell,
     Operation.ACKNOWLEDGE: _acknowledge,
     Operation.RESOLVE: _resolve,
+    Operation.COMMENT: _note,
 }

@@ -31,21 +31,26 @@ FURTHER = "(further fields)"
 """Where rows find the custom fields, which have no object of their own in a body."""
 LONGEST, LONGEST_MESSAGE, LONGEST_ANNOTATION = 1024, 20_480, 1124
 """Characters of a field, of `state_message` and of an annotation."""
+CUT = "…"
+"""Marks a text that was cut."""
 ENTRY = " (INFO)"
 """What a timeline entry's key has after its entity's id, see `mappings.splunk_oncall`."""
 
 # --- bodies ------------------------------------------------------------------------------------------------
 
 
-def gathered(body: dict[str, Json], route: str = "") -> dict[str, Json]:
+def gathered(body: dict[str, Json], route: str | None) -> dict[str, Json]:
     """Returns a posted body as rows read it: annotations and custom fields each in an object of their own, without
     nulls, and with the routing key of the path. What is in that form already stays as it is. A text that is no text
-    becomes one: ElastAlert adds all fields of a document to its alert, whatever they are."""
+    becomes one: ElastAlert adds all fields of a document to its alert, whatever they are. A `routing_key` among them is
+    a custom field; it stands for that of the path only where the `route` is empty, as for a body without its path."""
     named: dict[str, Json] = {}
     further: dict[str, Json] = {}
     annotations: dict[str, dict[str, str]] = {}
     for name, value in body.items():
-        if name in NAMED:
+        if name == ROUTE and (route != "" or not isinstance(value, str)):
+            further[name] = value
+        elif name in NAMED:
             if value is not None:
                 is_text = name in TEXTS or (name == "entity_id" and isinstance(value, int | float))
                 named[name] = _as_text(value) if is_text else value
@@ -86,7 +91,12 @@ def scattered(fields: dict[str, Json]) -> dict[str, Json]:
         for kind, held in annotations.items()
         for title, value in (held or {}).items()
     }
-    return {**named, **noted, **{name: value for name, value in further.items() if name not in NAMED}}
+    return {**named, **noted, **{name: value for name, value in further.items() if name not in NAMED or name == ROUTE}}
+
+
+def shortened(value: Json, limit: int = LONGEST) -> Json:
+    """Returns a text within a limit, marked where it was cut; anything else as it is."""
+    return value[: limit - len(CUT)] + CUT if isinstance(value, str) and len(value) > limit else value
 
 
 def _as_text(value: Json) -> str:
@@ -96,8 +106,8 @@ def _as_text(value: Json) -> str:
 def read_body(incoming: Incoming) -> dict[str, Json]:
     """Returns a request's fields as rows read them; raises a `Problem` where it does not say what the alert does. The
     address is copied with `$routing_key` at its end, which its user is to replace: as it stands, it names no route."""
-    route = incoming.params.get(ROUTE, "")
-    body = gathered(body_object(incoming), "" if route == f"${ROUTE}" else route)
+    route = incoming.params.get(ROUTE)
+    body = gathered(body_object(incoming), None if route == f"${ROUTE}" else route)
     said = body.get("message_type", "")
     if isinstance(said, str) and not said.strip():
         raise missing("message_type")

@@ -23,7 +23,7 @@ from gateway.examples import examples, with_credential
 from gateway.registry import dialects
 from gateway.rehearsal import bare_upstream, command_in, rehearse
 from mappings import splunk_oncall
-from mappings.splunk_oncall.calls import PATH
+from mappings.splunk_oncall.calls import PATH, fitted_key
 from tests.chaos_upstream import chaos, say
 from tests.clients.callers import (
     SPLUNK,
@@ -184,16 +184,34 @@ def test_an_info_wakes_nobody(h: House, word: str) -> None:
 
 def test_a_critical_after_an_info_is_no_update_of_what_woke_nobody(tmp_path: Path) -> None:
     """Kapacitor goes through its levels under one `entity_id`. PagerDuty would take the CRITICAL for another event of
-    an open incident, about which nobody was called."""
+    an open incident, about which nobody was called. The recovery ends both."""
     with called(tmp_path, {"there": "pagerduty"}) as h:
-        for alert in (splunk_alert("INFO", "cpu"), _critical("cpu"), splunk_alert("INFO", "cpu"), _critical("cpu")):
-            assert _post(h, alert).body["entity_id"] == "cpu"
-        assert _post(h, splunk_alert("RECOVERY", "cpu")).status == 200
-        settled(h, count=3)
-        told = [(one.body["event_action"], one.body["dedup_key"]) for one in h.arrives("pagerduty", 3)]
-        assert sorted(told) == [("resolve", "cpu"), ("trigger", "cpu"), ("trigger", "cpu (INFO)")]
+        for alert in (splunk_alert("INFO", "cpu"), _critical("cpu"), splunk_alert("RECOVERY", "cpu")):
+            assert _post(h, alert).body == {"result": "success", "entity_id": "cpu"}
+        settled(h, count=4)
+        told = [(one.body["event_action"], one.body["dedup_key"]) for one in h.arrives("pagerduty", 4)]
+        ended = [("resolve", "cpu"), ("resolve", "cpu (INFO)")]
+        assert sorted(told) == [*ended, ("trigger", "cpu"), ("trigger", "cpu (INFO)")]
         paged = next(one.body["payload"] for one in h.arrived("pagerduty") if one.body["dedup_key"] == "cpu")
         assert (paged["severity"], paged["summary"]) == ("critical", "Disk full")
+
+
+@pytest.mark.parametrize(("said", "note"), [({"state_message": "swapping"}, "swapping"), ({}, "no_data")])
+def test_an_info_on_an_open_alert_is_a_note_on_it(tmp_path: Path, said: dict[str, str], note: str) -> None:
+    """It opens nothing of its own, which the recovery would leave open, and passes unchanged to the same vendor."""
+    both = '[[routes]]\nto = ["there", "same"]\n'
+    with called(tmp_path, {"there": "opsgenie", "same": "splunk_oncall"}, routes=both) as h:
+        info = splunk_alert("no_data", "cpu", **said)
+        assert _post(h, _critical("cpu")).status == 200
+        h.arrives("opsgenie", 1)
+        told = _post(h, info)
+        assert (told.body, told.report) == ({"result": "success", "entity_id": "cpu"}, [])
+        assert _post(h, splunk_alert("RECOVERY", "cpu")).status == 200
+        made, noted, ended = h.arrives("opsgenie", 3)
+        assert (made.body["alias"], noted.body["note"]) == ("cpu", note)
+        assert noted.path.endswith("/cpu/notes") and ended.path.endswith("/cpu/close")
+        assert h.arrives("splunk_oncall", 3)[1].body == info
+        assert {row.state for row in settled(h, count=6)} == {row.state for row in outbox(h)} == {"delivered"}
 
 
 def test_an_info_ends_by_itself_and_resolves_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,8 +219,8 @@ def test_an_info_ends_by_itself_and_resolves_nothing_else(tmp_path: Path, monkey
     monkeypatch.setattr(splunk_oncall, "ENTRY_LASTS", timedelta(milliseconds=1))
     both = '[[routes]]\nto = ["there", "same"]\n'
     with called(tmp_path, {"there": "ilert", "same": "splunk_oncall"}, routes=both) as h:
-        assert _post(h, _critical("cpu")).status == 200
         assert _post(h, splunk_alert("INFO", "cpu", state_message="backup")).status == 200
+        assert _post(h, _critical("cpu")).status == 200
         h.wait_for(lambda: [one for one in h.arrived("ilert") if one.body["eventType"] == "RESOLVE"])
         settled(h, count=6)
         ended = [one.body["alertKey"] for one in h.arrived("ilert") if one.body["eventType"] == "RESOLVE"]
@@ -225,8 +243,11 @@ def test_what_another_gateway_sends_as_info_lives_on_as_it_was(tmp_path: Path) -
 
 @pytest.mark.parametrize("example", examples("splunk_oncall"), ids=lambda one: one.name)
 def test_what_real_senders_send_goes_on_as_it_came(same: House, example: Any) -> None:
-    """Path and all, but for the key and nulls in known fields."""
+    """Path and all, but for the key and nulls in known fields. Nothing is open of an entity that another example is
+    about, whose routing key would go with it."""
     dialect = dialects()["splunk_oncall"]
+    _post(same, splunk_alert("RECOVERY", example.request.body["entity_id"]))
+    same.wait_for(lambda: not outbox(same, "waiting"))
     ready = with_credential(example.request.about(), dialect, KEY)
     mark = len(same.arrived("splunk_oncall"))
     sent = same.call("POST", f"/splunk_oncall{ready.path}", ready.body, key=None)
@@ -248,6 +269,24 @@ def test_a_routing_key_stays_one_part_of_the_path(same: House, route: str) -> No
     assert _next(same, _critical(fresh("disk")), path).path == f"{THERE}{path}"
 
 
+@pytest.mark.parametrize("route", ["%2e", "%2E%2e"])
+def test_a_routing_key_that_leads_out_of_its_path_keeps_no_page_back(same: House, route: str) -> None:
+    """The default route takes the alert, which would be a dead letter otherwise, and its end; the report says so."""
+    key, mark = fresh("disk"), len(same.arrived("splunk_oncall"))
+    made = _post(same, _critical(key), route=f"/{route}")
+    assert made.status == 200
+    assert _post(same, splunk_alert("RECOVERY", key), route=f"/{route}").status == 200
+    assert [one.path for one in same.arrives("splunk_oncall", mark + 2)[mark:]] == [THERE, THERE]
+
+
+@pytest.mark.parametrize("held", ["web", 5, {"a": 1}, None])
+@pytest.mark.parametrize("route", ["", "/database"])
+def test_a_field_named_as_the_routing_key_is_a_custom_field(same: House, held: Any, route: str) -> None:
+    """ElastAlert adds the fields of a document; only the path says the route."""
+    arrived = _next(same, {**_critical(fresh("disk")), "routing_key": held}, route)
+    assert (arrived.path, arrived.body["routing_key"]) == (f"{THERE}{route}", held)
+
+
 def test_a_routing_key_chooses_routes_and_is_ilert_s(tmp_path: Path) -> None:
     routes = '[[routes]]\nwhen = ["routing_key = database"]\nto = ["there"]\n[[routes]]\nto = []\nbecause = "no"\n'
     with called(tmp_path, {"there": "ilert"}, routes=routes) as h:
@@ -267,21 +306,23 @@ def test_a_body_without_its_path_is_translated(more: dict[str, str], path: str) 
 
 
 def test_an_opsgenie_caller_s_life_there(same: House) -> None:
+    """A note is an entry of the timeline."""
     key, mark = fresh("alias"), len(same.arrived("splunk_oncall"))
     made = same.call(
         "POST", "/opsgenie/v2/alerts", opsgenie_alert("Disk full", alias=key, entity="db-1", source="nagios")
     )
     assert made.status == 202
     same.arrives("splunk_oncall", mark + 1)
-    for count, step in enumerate(("acknowledge", "close"), 2):
+    for count, step in enumerate(("acknowledge", "notes", "close"), 2):
         path = f"/opsgenie/v2/alerts/{key.replace(' ', '%20')}/{step}?identifierType=alias"
         assert same.call("POST", path, {"note": "words"}).status == 202
         same.arrives("splunk_oncall", mark + count)
-    opened, taken, ended = (one.body for one in same.arrived("splunk_oncall")[mark:])
+    opened, taken, noted, ended = (one.body for one in same.arrived("splunk_oncall")[mark:])
     assert (opened["message_type"], opened["entity_display_name"]) == ("CRITICAL", "Disk full")
     assert (opened["hostname"], opened["monitoring_tool"]) == ("db-1", "nagios")
     named = {"entity_id": key, "entity_display_name": "Disk full"}
     assert (taken, ended) == ({"message_type": "ACKNOWLEDGEMENT", **named}, {"message_type": "RECOVERY", **named})
+    assert noted == {"message_type": "INFO", **named, "state_message": "words"}
 
 
 def test_an_alert_that_goes_there_as_info_says_so(same: House) -> None:
@@ -305,6 +346,19 @@ def test_limits_are_kept_and_what_was_cut_is_carried(same: House) -> None:
     assert json.loads(body["alert_gateway"])["fields"]["custom"] == custom
     assert same.call("POST", "/ilert/api/events", ilert_event("RESOLVE", "k" * 600), key=None).status == 202
     assert same.arrives("splunk_oncall", mark + 2)[mark + 1].body["entity_id"] == body["entity_id"]
+
+
+@pytest.mark.parametrize("word", ["CRITICAL", "INFO"])
+def test_an_id_that_is_too_long_is_the_same_whatever_it_says(same: House, word: str) -> None:
+    key = fresh("k" * 600)
+    entity = fitted_key(key)
+    assert len(entity) == 512 and _next(same, splunk_alert(word, key)).body["entity_id"] == entity
+
+
+def test_the_text_of_a_recovery_is_cut_too(same: House) -> None:
+    key = fresh("disk")
+    _next(same, _critical(key))
+    assert len(_next(same, splunk_alert("RECOVERY", key, state_message="x" * 30_000)).body["state_message"]) == 20_480
 
 
 def test_links_and_images_are_annotations_with_titles_of_their_own(same: House) -> None:

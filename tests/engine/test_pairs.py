@@ -237,7 +237,7 @@ TABLE: dict[str, dict[str, Expect | None]] = {
         "create": _splunk("CRITICAL", "WARNING"),
         "update": _splunk("CRITICAL", "WARNING"),
         "acknowledge": _splunk("ACKNOWLEDGEMENT"),
-        "comment": NOTHING,
+        "comment": _splunk("INFO"),
         "resolve": _splunk("RECOVERY"),
         "reopen": _splunk("CRITICAL", "WARNING"),
         "delete": _splunk("RECOVERY"),
