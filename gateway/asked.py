@@ -64,6 +64,8 @@ class Command(Struct, frozen=True, kw_only=True):
     - `is_resend`: the sender repeats the request while the alert lasts; a repeat without news moves the alert's end
       (`ends_at`), and is neither recorded nor delivered.
     - `silence`: the id of the silence that acknowledges, where no person did.
+    - `only_open`: it is nothing at all where the alert is not open, rather than passed on for one that is not known.
+    - `instead`: the command that this is where the alert named there is open.
     - `reading`: the result of reading the request by rows; an upstream with the same rows need not read it again.
     """
 
@@ -83,6 +85,8 @@ class Command(Struct, frozen=True, kw_only=True):
     answers_anyway: bool = False
     is_resend: bool = False
     silence: str = ""
+    only_open: bool = False
+    instead: Command | None = None
     reading: Reading | None = None
 
 

@@ -17,7 +17,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from gateway import outcome
 from gateway.canonical import Operation
-from gateway.dialect import Dialect
+from gateway.dialect import CREDENTIAL, Dialect
 from gateway.mapping.wire import Wire, copied, get, put
 
 
@@ -36,8 +36,10 @@ class ExampleRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     placeholders: dict[str, str] = {}
 
     def about(self, id: str | None = None, version: int | None = None) -> outcome.Request:  # noqa: A002
-        """The request to send, about the alert with this id and version, or about the documented one."""
-        params = {name: id if id is not None else value for name, value in self.params.items()}
+        """The request to send, about the alert with this id and version, or about the documented one. A credential in
+        its path is left for `with_credential`."""
+        actual_id = {"id": id} if id is not None and "id" in self.params else {}
+        params = {**self.params, **actual_id, CREDENTIAL: f"{{{CREDENTIAL}}}"}
         body = copied(self.body)
         actual = {"id": _like(id, get(body, _place(self.placeholders, "id"))), "version": version}
         for place, what in self.placeholders.items():
@@ -96,7 +98,7 @@ def with_credential(request: outcome.Request, dialect: Dialect, credential: str)
     """The request with a credential where the dialect looks for it, in place of the documented placeholder."""
     blank = outcome.Request(method=request.method, path=request.path, body={})
     key = dialect.outbound.authorise(blank, credential)
-    filled = request.with_headers(key.headers)
+    filled = msgspec.structs.replace(request.with_headers(key.headers), path=key.path)
     if not key.body:
         return filled
     body = request.body if isinstance(request.body, dict) else {}

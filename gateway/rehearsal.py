@@ -106,7 +106,8 @@ def _incoming(route: Route, body: Any) -> Incoming:
     found = body.get("alert", body) if isinstance(body, Mapping) else {}
     named = next((str(found[name]) for name in ("id", "alert_id") if found.get(name) is not None), "{id}")
     variables = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
-    return Incoming(dict.fromkeys(variables, named), {}, {}, body, datetime.now(UTC))
+    params = {name: named if name == "id" else "" for name in variables}  # a body says nothing of any other
+    return Incoming(params, {}, {}, body, datetime.now(UTC))
 
 
 def rehearse(

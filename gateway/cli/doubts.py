@@ -44,7 +44,7 @@ def _of_path(upstream: Upstream) -> Iterator[str]:
     said, usual = _segments(parts.path), _segments(documented.path)
     doubled = _doubled(dialect, said, usual)
     if doubled:
-        plain = upstream.url.removesuffix("/" + "/".join(doubled))
+        plain = upstream.url.rstrip("/").rsplit("/", len(doubled))[0]
         yield (
             f"/{'/'.join(doubled)} is added for each request, so it would be in the path twice; did you mean {plain!r}?"
         )
@@ -53,15 +53,24 @@ def _of_path(upstream: Upstream) -> Iterator[str]:
 
 
 def _doubled(dialect: Dialect, said: list[str], usual: list[str]) -> list[str]:
-    """The longest end of the address's path that a path of the dialect begins with, unless the vendor's documented
-    address ends with it too. Paths that are others below a second base do not count: the address may be that base."""
+    """The beginning of a path of the dialect that the address's path ends with, as the dialect writes it, since a key
+    may be a part of it; the longest, unless the vendor's documented address ends with it too. Paths that are others
+    below a second base do not count: the address may be that base."""
     paths = [_segments(route.path) for route in dialect.routes]
     beginnings = [one for one in paths if not any(one[at:] in paths for at in range(1, len(one)))]
     for start in range(len(usual) if said[: len(usual)] == usual else 0, len(said)):
         end = said[start:]
-        if end != usual[-len(end) :] and any(one[: len(end)] == end for one in beginnings):
-            return end
+        found = next((one[: len(end)] for one in beginnings if _begins(one, end)), None)
+        if found and end != usual[-len(end) :]:
+            return found
     return []
+
+
+def _begins(path: list[str], end: list[str]) -> bool:
+    """Whether a path of a dialect, with its variables in braces, begins so."""
+    return len(path) >= len(end) and all(
+        want == have or want.startswith("{") for want, have in zip(path, end, strict=False)
+    )
 
 
 def _segments(path: str) -> list[str]:

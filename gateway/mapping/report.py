@@ -129,8 +129,9 @@ class _Fates:
         self._set_by = {path: self.reasons.get(path, "") for path in shape.replaced}
 
     def of(self, path: str) -> Fate:
-        """The fate of a field that was said."""
-        if path in self._exact:
+        """The fate of a field that was said. One that was read back as it is, but was written with a reason, means less
+        to the target than its value says."""
+        if path in self._exact and (path not in self.reasons or path in self._set_by):
             return Fate(path, "mapped", self._holder(path), self._set_by.get(path, ""))
         if path in self.meant:
             why = self.reasons.get(path) or self._why_narrowed(path)

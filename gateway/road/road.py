@@ -62,9 +62,14 @@ class Road:
 
     def accept(self, tx: Tx, order: Order) -> Accepted:
         """Accepts one command in a transaction; raises `Problem` where it is refused."""
-        found, asked = self._find(tx, order.asked, order.caller), order.asked
+        asked = order.asked
+        if asked.instead is not None and (found := self._find(tx, asked.instead, order.caller)):
+            return self.change(tx, structs.replace(order, asked=asked.instead), found)
+        found = self._find(tx, asked, order.caller)
         if found is not None:
             return self.change(tx, order, found)
+        if asked.only_open:
+            return Accepted(command=order.command, alert=None)
         if asked.operation is Operation.CREATE:
             return self._create(tx, order)
         if asked.ref and (asked.ref.key or asked.answers_anyway):

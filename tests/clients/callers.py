@@ -51,7 +51,7 @@ def called(
 
 def behind(dialect: str) -> str:
     """Another dialect for the upstream, which cannot hold all fields of this one."""
-    if dialect.startswith("alertmanager") or dialect == "cloudevents":
+    if dialect.startswith("alertmanager") or dialect in ("cloudevents", "pagerduty"):
         return "ibm_monitoring"
     names = sorted(dialects())
     return names[(names.index(dialect) + 1) % len(names)]
@@ -108,6 +108,11 @@ def pagerduty_event(action: str, key: str | None, *, credential: str = KEY, **pa
     return event
 
 
+def splunk_alert(word: str, key: str | None, **fields: Any) -> dict[str, Any]:
+    """A Splunk On-Call alert; the credential is in its path."""
+    return {"message_type": word, **({"entity_id": key} if key is not None else {}), **fields}
+
+
 def opsgenie_alert(message: str, **fields: Any) -> dict[str, Any]:
     """An Opsgenie alert, from the page's sample."""
     return {"message": message, "description": "Every alert needs a description", "priority": "P1", **fields}
@@ -145,14 +150,18 @@ def webhook_group(dialect: str, name: str, summary: str, *, status: str = "firin
 Ask = Callable[[House, str, str], Sent]
 """Requests one operation, given the house, the alert's reference (a key for `KEYED`, else the shown id) and a text."""
 
-KEYED = ("alertmanager", "alertmanager_webhook", "cloudevents", "grafana", "ilert", "opsgenie", "pagerduty")
+KEYED = (
+    *("alertmanager", "alertmanager_webhook", "cloudevents", "grafana", "ilert", "opsgenie", "pagerduty"),
+    "splunk_oncall",
+)
 """The dialects whose callers refer to an alert by its key, or by the fields that form its key."""
 
 WEBHOOKS = ("grafana", "alertmanager_webhook")
 """The dialects whose requests contain groups of alerts."""
 
 ALERTS = "/alertmanager/api/v2/alerts"
-COLLECTIONS = {  # PagerDuty events and CloudEvents are only sent; Alertmanager's alerts go by labels
+SPLUNK = "/splunk_oncall/integrations/generic/20131114/alert"
+COLLECTIONS = {  # other events are only sent; Alertmanager's alerts go by labels
     "livesession": "/livesession/v1/alerts",
     "ibm_monitoring": "/ibm_monitoring/api/alerts",
     "uptinio": "/uptinio/alerts",
@@ -182,6 +191,14 @@ def _events(word: str, *, says: bool = False) -> Ask:
 def _pagerduty(action: str) -> Ask:
     def ask(h: House, ref: str, text: str) -> Sent:
         return h.call("POST", "/pagerduty/v2/enqueue", pagerduty_event(action, ref, summary=text), key=None)
+
+    return ask
+
+
+def _splunk(word: str) -> Ask:
+    def ask(h: House, ref: str, text: str) -> Sent:
+        alert = splunk_alert(word, ref, **({"entity_display_name": text} if word == "CRITICAL" else {}))
+        return h.call("POST", f"{SPLUNK}/{KEY}", alert, key=None)
 
     return ask
 
@@ -265,6 +282,11 @@ ASKS: dict[str, dict[str, Ask]] = {
         "acknowledge": _pagerduty("acknowledge"),
         "resolve": _pagerduty("resolve"),
     },
+    "splunk_oncall": {
+        "update": _splunk("CRITICAL"),
+        "acknowledge": _splunk("ACKNOWLEDGEMENT"),
+        "resolve": _splunk("RECOVERY"),
+    },
     "cloudevents": {
         "update": _cloud_events("firing"),
         "acknowledge": _cloud_events("acknowledged"),
@@ -302,6 +324,10 @@ MAKES: dict[str, tuple[str, Callable[[str, str | None, str], Any]]] = {
         "/pagerduty/v2/enqueue",
         lambda text, key, held: pagerduty_event("trigger", key, credential=held, summary=text),
     ),
+    "splunk_oncall": (
+        f"{SPLUNK}/{{credential}}/database",
+        lambda text, key, held: splunk_alert("CRITICAL", key, entity_display_name=text),
+    ),
     "cloudevents": ("/cloudevents", lambda text, key, held: cloud_event("firing", key, summary=text)),
     "alertmanager": (ALERTS, lambda text, key, held: alertmanager_alerts(key or text, text)),
     **{name: (f"/{name}/webhook", partial(_group, name)) for name in WEBHOOKS},
@@ -313,14 +339,14 @@ EVENTS = ("ilert", "pagerduty")
 """Dialects whose credential is in the body."""
 
 
-EVENTFUL = (*EVENTS, *WEBHOOKS, "alertmanager", "cloudevents")
+EVENTFUL = (*EVENTS, *WEBHOOKS, "alertmanager", "cloudevents", "splunk_oncall")
 """Dialects in which an update is the same request as a create."""
 
 
 def making(dialect: str, text: str, *, key: str | None = None, credential: str = KEY) -> tuple[str, Any]:
     """The path and body of a dialect's documented create with this text."""
     path, body = MAKES[dialect]
-    return path, body(text, key, credential)
+    return path.replace("{credential}", credential), body(text, key, credential)
 
 
 def create(h: House, dialect: str, text: str) -> tuple[str, Sent]:

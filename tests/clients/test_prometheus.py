@@ -1,5 +1,6 @@
 """Prometheus, amtool and Alertmanager themselves, with the gateway in the place of an Alertmanager, of PagerDuty, of
-Opsgenie and of ilert, and in front of a real Alertmanager. https://prometheus.io/docs/alerting/latest/overview/
+Opsgenie, of Splunk On-Call and of ilert, and in front of a real Alertmanager.
+https://prometheus.io/docs/alerting/latest/overview/
 
 Each test asserts what arrives at the upstream: a good answer to the program alone proves no delivery.
 """
@@ -225,6 +226,8 @@ KINDS = {
     "{{authorization: {{credentials: {key}}}}}}}]",
     "pagerduty": 'pagerduty_configs: [{{url: "{url}/pagerduty/v2/enqueue", routing_key: {key}}}]',
     "opsgenie": 'opsgenie_configs: [{{api_url: "{url}/opsgenie/", api_key: {key}}}]',
+    "splunk_oncall": 'victorops_configs: [{{api_url: "{url}/splunk_oncall/integrations/generic/20131114/alert/", '
+    "api_key: {key}, routing_key: database}}]",
     "ilert": 'webhook_configs: [{{url: "{url}/ilert/api/v1/events/prometheus/{key}"}}]',
 }
 

@@ -16,9 +16,10 @@ from sdcclient import SdcClient, SdMonitorClient
 
 from gateway.cli.sandbox import Arrived
 from gateway.registry import dialects
+from mappings.splunk_oncall.calls import PATH
 from tests.clients.callers import OTHER, called, fresh
 from tests.engine.pairs import HAS_TEXT, fields_of
-from tests.harness import KEY, House
+from tests.harness import KEY, UPSTREAM_KEY, House
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 SETTINGS = ("SDC_TOKEN", "SDC_URL", "SDC_SSL_VERIFY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
@@ -80,6 +81,7 @@ CREATES = {
     "livesession": ("POST", "/v1/alerts"),
     "opsgenie": ("POST", "/v2/alerts"),
     "pagerduty": ("POST", "/v2/enqueue"),
+    "splunk_oncall": ("POST", f"{PATH}/{UPSTREAM_KEY}"),
     "grafana": ("POST", "/"),
     "alertmanager_webhook": ("POST", "/"),
     "uptinio": ("POST", "/alerts"),
@@ -137,6 +139,7 @@ UPDATES = {
     "livesession": ("PUT", "/v1/alerts/"),
     "opsgenie": ("PUT", "/v2/alerts/"),
     "pagerduty": ("POST", "/v2/enqueue"),
+    "splunk_oncall": ("POST", f"{PATH}/{UPSTREAM_KEY}"),
     "uptinio": ("PUT", "/alerts/"),
 }
 
@@ -207,6 +210,7 @@ DELETES: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "livesession": ("DELETE", "/v1/alerts/", None),
     "opsgenie": ("DELETE", "/v2/alerts/", None),
     "pagerduty": ("POST", "/v2/enqueue", {"event_action": "resolve"}),
+    "splunk_oncall": ("POST", f"{PATH}/{UPSTREAM_KEY}", {"message_type": "RECOVERY"}),
     "grafana": ("POST", "/", {"status": "resolved"}),
     "alertmanager_webhook": ("POST", "/", {"status": "resolved"}),
     "uptinio": ("PUT", "/alerts/", {"status": "resolved"}),

@@ -64,12 +64,13 @@ def asked(name: str, example: Example) -> Any:
 
 
 def alone(wants: Any) -> Any:
-    """Returns the only command of a batch, and anything else as it is; raises the batch's first problem."""
+    """Returns the only command of a batch, besides those that are nothing where their alert is not open, and anything
+    else as it is; raises the batch's first problem."""
     if not isinstance(wants, Batch):
         return wants
     for problem in wants.problems:
         raise problem
-    [command] = wants.commands
+    [command] = [one for one in wants.commands if not one.only_open]
     return command
 
 

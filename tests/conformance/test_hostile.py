@@ -76,7 +76,7 @@ def known(h: House) -> dict[str, str]:
 
 
 def _post(h: House, name: str, example: Example, content: bytes, known: str) -> tuple[int, Any]:
-    path = f"/{name}{example.request.about(known, 1).path}"
+    path = f"/{name}{with_credential(example.request.about(known, 1), dialects()[name], KEY).path}"
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
     answer = h.client.request(example.request.method, h.url + path, content=content, headers=headers)
     return answer.status_code, answer.json() if answer.content else None

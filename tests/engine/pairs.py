@@ -24,6 +24,7 @@ HAS_TEXT = {
     "livesession": "name",
     "opsgenie": "message",
     "pagerduty": "summary",
+    "splunk_oncall": "entity_display_name",
     "grafana": "summary",
     "alertmanager_webhook": "summary",
     "uptinio": "message",

@@ -403,6 +403,12 @@ def test_connecting_proves_each_of_many_keys(tmp_path: Path) -> None:
             "did you mean 'https://api.atlassian.com/jsm/ops/integration'?",
         ),
         ("opsgenie", "https://proxy.example.com/out/v2/alerts", "did you mean 'https://proxy.example.com/out'?"),
+        (
+            "splunk_oncall",
+            "https://alert.victorops.com/integrations/generic/20131114/alert/31e945ee/$routing_key",
+            "/alert/{credential}/{routing_key} is added for each request, so it would be in the path twice; "
+            "did you mean 'https://alert.victorops.com'?",
+        ),
         ("ilert", "https://api.ilert.com/api", "did you mean 'https://api.ilert.com'?"),
         ("uptinio", "https://api.uptinio.com/v1/alerts", "did you mean 'https://api.uptinio.com/v1'?"),
         ("uptinio", "https://api.uptinio.com", "the API is at https://api.uptinio.com/v1"),

@@ -90,7 +90,9 @@ def test_what_is_switched_on_again_is_a_page_again(tmp_path: Path) -> None:
         assert [one.body["event_action"] for one in arrived] == ["trigger", "resolve", "trigger"]
 
 
-@pytest.mark.parametrize("between", ["alertmanager", "cloudevents", "ilert", "jsm_ops", "opsgenie", "pagerduty"])
+@pytest.mark.parametrize(
+    "between", ["alertmanager", "cloudevents", "ilert", "jsm_ops", "opsgenie", "pagerduty", "splunk_oncall"]
+)
 def test_what_is_cleared_is_cleared_behind_both(between: str, tmp_path: Path) -> None:
     """An event cannot say that a field is gone, so that is carried. Where each field has a request of its own, the text
     comes before what says which lines were added to it."""

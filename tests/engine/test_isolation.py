@@ -32,7 +32,7 @@ class Stranger:
     def call(self, method: str, path: str, json: Any = None, *, key: str | None = KEY, **more: Any) -> Sent:
         """Calls as the other caller."""
         body = loads(dumps(json).replace(KEY, OTHER)) if json is not None else None
-        return self._house.call(method, path, body, key=OTHER if key else None, **more)
+        return self._house.call(method, path.replace(KEY, OTHER), body, key=OTHER if key else None, **more)
 
 
 @pytest.fixture(scope="module", params=STORES)

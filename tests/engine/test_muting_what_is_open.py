@@ -144,7 +144,7 @@ def test_a_silence_that_is_longer_than_retention_wakes_somebody_too(
         h.wait_for(lambda: not known())
 
 
-@pytest.mark.parametrize("dialect", ["pagerduty", "opsgenie", "jsm_ops", "alertmanager"])
+@pytest.mark.parametrize("dialect", ["pagerduty", "opsgenie", "jsm_ops", "alertmanager", "splunk_oncall"])
 def test_it_is_ended_and_opened_again_wherever_it_was_acknowledged(tmp_path: Path, dialect: str) -> None:
     name = named("Anew")
     with lasting(tmp_path, {"there": dialect}) as h:

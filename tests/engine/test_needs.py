@@ -14,6 +14,7 @@ from gateway.mapping.translation import translate
 from tests.clients.callers import (
     ALERTS,
     COLLECTIONS,
+    SPLUNK,
     WEBHOOKS,
     alertmanager_alerts,
     cloud_event,
@@ -24,10 +25,11 @@ from tests.clients.callers import (
     livesession_alert,
     opsgenie_alert,
     pagerduty_event,
+    splunk_alert,
     uptinio_alert,
     webhook_group,
 )
-from tests.harness import house
+from tests.harness import KEY, house
 
 REQUIRED = {"ibm_monitoring": "condition", "livesession": "channels", "uptinio": "resource"}
 """Per target the field that it requires and callers of no other dialect send."""
@@ -46,10 +48,12 @@ def test_what_a_target_requires_and_nothing_supplies(tmp_path: Path, target: str
         "jsm_ops": jsm_alert("x"),
         "opsgenie": opsgenie_alert("x"),
         "pagerduty": pagerduty_event("trigger", "x"),
+        "splunk_oncall": splunk_alert("CRITICAL", "x"),
         "cloudevents": cloud_event("firing", "x"),
         **{name: webhook_group(name, "x", "x") for name in WEBHOOKS},
     }
     paths = COLLECTIONS | {"ilert": "/ilert/api/events", "pagerduty": "/pagerduty/v2/enqueue", "alertmanager": ALERTS}
+    paths |= {"splunk_oncall": f"{SPLUNK}/{KEY}"}
     paths |= {"cloudevents": "/cloudevents", **{name: f"/{name}/webhook" for name in WEBHOOKS}}
     with house(tmp_path, {"their-place": target}, defaults=False) as h:
         for caller in sorted(bodies.keys() - {target}):

@@ -28,6 +28,7 @@ with warnings.catch_warnings():
     )
 
 from gateway.config.loading import parse
+from gateway.dialect import CREDENTIAL
 from gateway.errors import Problem, ProblemKind
 from gateway.examples import with_credential
 from gateway.inbound.paths import Paths
@@ -144,7 +145,7 @@ def test_it_says_where_a_credential_goes(described: Any) -> None:
         name = path.split("/")[1]
         if name in dialects():
             in_body = dialects()[name].credential_in_body and "requestBody" in operation
-            assert operation["security"] == ([] if in_body else [{name: []}])
+            assert operation["security"] == ([] if in_body or f"{{{CREDENTIAL}}}" in path else [{name: []}])
             assert in_body == ("The caller's key" in operation.get("description", ""))
     assert all(scheme["scheme"] == "bearer" for scheme in described["components"]["securitySchemes"].values())
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import pytest
 
 from gateway.cli.sandbox import Arrived
+from mappings.splunk_oncall.calls import PATH
 from tests.clients.callers import (
     ASKS,
     COLLECTIONS,
@@ -61,11 +62,14 @@ def _is(method: str, path: str, **fields: Any) -> Expect:
     return expect
 
 
-def _same_key(word: str, path: str = "/api/events", action: str = "eventType", key: str = "alertKey") -> Expect:
-    """An event with the key of the alert's first event."""
+def _same_key(
+    word: str | tuple[str, ...], path: str = "/api/events", action: str = "eventType", key: str = "alertKey"
+) -> Expect:
+    """An event with the key of the alert's first event, and the word or one of several."""
 
     def expect(one: Arrived, earlier: list[Arrived]) -> None:
-        assert (one.method, one.path, one.body[action]) == ("POST", path, word)
+        assert one.method == "POST" and one.body[action] in ((word,) if isinstance(word, str) else word)
+        assert one.path in (path, f"{path}/database"), "with the routing key, where the alert has one"
         assert one.body[key]
         if earlier:
             assert one.body[key] == earlier[0].body[key]
@@ -75,6 +79,10 @@ def _same_key(word: str, path: str = "/api/events", action: str = "eventType", k
 
 def _pagerduty(word: str) -> Expect:
     return _same_key(word, "/v2/enqueue", "event_action", "dedup_key")
+
+
+def _splunk(*words: str) -> Expect:
+    return _same_key(words, f"{PATH}/{UPSTREAM_KEY}", "message_type", "entity_id")
 
 
 def _opsgenie(method: str, rest: str = "") -> Expect:
@@ -225,6 +233,15 @@ TABLE: dict[str, dict[str, Expect | None]] = {
         "reopen": _pagerduty("trigger"),
         "delete": _pagerduty("resolve"),
     },
+    "splunk_oncall": {
+        "create": _splunk("CRITICAL", "WARNING"),
+        "update": _splunk("CRITICAL", "WARNING"),
+        "acknowledge": _splunk("ACKNOWLEDGEMENT"),
+        "comment": _splunk("INFO"),
+        "resolve": _splunk("RECOVERY"),
+        "reopen": _splunk("CRITICAL", "WARNING"),
+        "delete": _splunk("RECOVERY"),
+    },
     "cloudevents": {
         "create": _cloud_event("firing"),
         "update": _cloud_event("firing"),
@@ -247,6 +264,7 @@ LIVES: dict[str, tuple[str, ...]] = {
     "jsm_ops": ("update", "acknowledge", "comment", "update", "resolve"),
     "opsgenie": ("update", "acknowledge", "comment", "update", "resolve"),
     "pagerduty": ("update", "acknowledge", "update", "resolve"),
+    "splunk_oncall": ("update", "acknowledge", "update", "resolve"),
     "cloudevents": ("update", "acknowledge", "update", "resolve"),
     "grafana": ("update", "update", "resolve"),
     "alertmanager_webhook": ("update", "update", "resolve"),
@@ -450,7 +468,7 @@ def test_a_version_that_moved_there_is_laid_over_for_other_callers(houses: House
     assert laid["version"] == changed["version"]
 
 
-@pytest.mark.parametrize("target", ["grafana", "ilert", "jsm_ops", "opsgenie", "pagerduty", "uptinio"])
+@pytest.mark.parametrize("target", ["grafana", "ilert", "jsm_ops", "opsgenie", "pagerduty", "splunk_oncall", "uptinio"])
 def test_switching_a_rule_off_and_on(houses: Houses, target: str) -> None:
     """Off is a resolve at the target and on a trigger of the same; the record's status is untouched, the rule stays."""
     h, name, rules = houses(target), fresh(), TABLE[target]

@@ -339,9 +339,11 @@ def test_no_span_shows_a_secret_a_query_or_what_an_alert_says(tmp_path: Path) ->
             f'[upstreams.oncall]\ndialect = "ilert"\nurl = "{upstream.url}"\nkey = "{canaries["key"]}"\n'
             f'headers = {{ X-Extra = "{canaries["header"]}" }}\n'
             f'[upstreams.hook]\ndialect = "grafana"\nurl = "{hook}?t={canaries["hook"]}"\n'
+            f'[inbound.splunk_oncall]\nkeys = {{ ci = "{canaries["caller"]}" }}\n'
+            f'[upstreams.pager]\ndialect = "splunk_oncall"\nurl = "{upstream.url}"\nkey = "{part}"\n'
             f'[upstreams.chat]\ndialect = "chat"\nurl = "{hook}"\nkey = "{part}"\n'
             '[dialects.chat]\nauth = "path"\nsend.path = "/services/{credential}"\nfields.summary = "text"\n'
-            '[[routes]]\nto = ["oncall", "hook", "chat"]\n'
+            '[[routes]]\nto = ["oncall", "hook", "chat", "pager"]\n'
         )
         env = {**collector.environ, "OTEL_EXPORTER_OTLP_HEADERS": f"x-key={canaries['collector']}"}
         with serving(config, env=env) as gateway:
@@ -349,11 +351,15 @@ def test_no_span_shows_a_secret_a_query_or_what_an_alert_says(tmp_path: Path) ->
             event = {"apiKey": key, "eventType": "ALERT", "summary": text, "details": text}
             for path in ("events", f"events?apiKey={key}", f"v1/events/grafana/{key}", f"nowhere/{key}?{key}={key}"):
                 httpx.post(f"{gateway.url}/ilert/api/{path}", json=event)
+            for path in (f"alert/{key}/db", f"alert/{key}", f"alert/{key}/db/nowhere"):
+                alert = {"message_type": "CRITICAL", "state_message": text}
+                httpx.post(f"{gateway.url}/splunk_oncall/integrations/generic/20131114/{path}", json=alert)
             httpx.get(f"{gateway.url}/ilert/api/alerts", headers={"authorization": f"Bearer {key}"})
-            servers, clients = collector.waits_for(SERVER, 5), collector.waits_for(CLIENT, 3)
+            servers, clients = collector.waits_for(SERVER, 8), collector.waits_for(CLIENT, 4)
     shown = {one.attributes["alert_gateway.upstream"]: one.attributes["url.full"] for one in clients}
     assert shown["oncall"] == f"{upstream.url}/api/events"
     assert shown["hook"] == f"{upstream.url}/REDACTED"
+    assert shown["pager"].startswith(f"{upstream.url}/integrations/generic/20131114/alert/%7Bcredential%7D")
     assert shown["chat"] == f"{upstream.url}/REDACTED/services/%7Bcredential%7D"
     assert servers[0].attributes["http.response.status_code"] == 202
     assert collector.upstream.got[0].headers["x-key"] == canaries["collector"]

@@ -1,0 +1,107 @@
+"""Splunk On-Call as an upstream: one request of its REST endpoint per operation, within its limits.
+
+The API key and the routing key are parts of the path, as the page on the REST endpoint has them. An alert is found by
+its `entity_id` alone, of at most 512 characters (glossary of incident fields). It must not know who calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from urllib.parse import quote
+
+import msgspec
+
+from gateway.canonical import Operation
+from gateway.outcome import Call, Delivered, Json, Rejected, Request, Sending
+from mappings.splunk_oncall.words import ENTRY, LONGEST_MESSAGE, ROUTE, is_failure, reason, scattered, shortened
+
+PATH = "/integrations/generic/20131114/alert"
+KEY = "{credential}"
+"""Stands for the API key in a path until the request is sent, and wherever it is shown."""
+LONGEST_KEY = 512
+
+
+def fitted_key(key: str) -> str:
+    """Returns a key that Splunk On-Call takes whole: a longer one is cut and ends in a hash of the whole, so that two
+    never become one."""
+    if len(key) <= LONGEST_KEY:
+        return key
+    mark = hashlib.sha256(key.encode("utf8", "surrogatepass")).hexdigest()
+    return f"{key[: LONGEST_KEY - len(mark) - 1]}-{mark}"
+
+
+def fitted_route(route: str) -> str:
+    """Returns a routing key that can be a part of a path. What would address something else becomes none: the account's
+    default route takes the alert, which could not be sent at all otherwise."""
+    return "" if route in (".", "..") else route
+
+
+def authorise(request: Request, credential: str) -> Request:
+    """Puts the API key into the path."""
+    return msgspec.structs.replace(request, path=request.path.replace(KEY, credential, 1))
+
+
+def _post(fields: Mapping[str, Json], sending: Sending, entity: str | None = None) -> Call:
+    """Posts an alert. The routing key is that of the alert; without one the account's default route takes it."""
+    route = fitted_route(str(fields.get(ROUTE) or sending.body.get(ROUTE) or ""))
+    path = f"{PATH}/{KEY}/{quote(route, safe='')}" if route else f"{PATH}/{KEY}"
+    key = sending.key if entity is None else entity
+    named = {"entity_id": fitted_key(key)} if key is not None else {}
+    text = fields.get("state_message")
+    said = {"state_message": shortened(text, LONGEST_MESSAGE)} if isinstance(text, str) else {}
+    answer = yield Request(method="POST", path=path, body=scattered({**fields, **said, **named}))
+    if is_failure(answer):
+        return Rejected(reason=f"{answer.status} {reason(answer)}".strip())
+    is_cut = bool(said) and said["state_message"] != text
+    return Delivered(altered={"comment": f"at most {LONGEST_MESSAGE:,} characters"} if is_cut else {})
+
+
+def _is_entry(sending: Sending) -> bool:
+    """Whether a caller of Splunk On-Call made this an entry of the timeline, and the route no more of it: it is about
+    an entity, and opens nothing."""
+    is_info = str(sending.body.get("message_type")).upper() not in ("CRITICAL", "WARNING")
+    return sending.is_akin and is_info and (sending.key or "").endswith(ENTRY)
+
+
+def _tell(sending: Sending) -> Call:
+    entity = (sending.key or "").removesuffix(ENTRY) if _is_entry(sending) else None
+    return (yield from _post(sending.body, sending, entity))
+
+
+def _move(word: str, sending: Sending) -> Call:
+    """Acknowledges or resolves, in the caller's own words if it speaks this dialect."""
+    own = sending.verbatim
+    return (yield from _post({**(_named(sending) if own is None else own), "message_type": word}, sending))
+
+
+def _named(sending: Sending) -> dict[str, Json]:
+    """The name that people know the alert by, which is said again, as the page's example does."""
+    return {name: sending.body[name] for name in ("entity_display_name",) if name in sending.body}
+
+
+def _acknowledge(sending: Sending) -> Call:
+    return (yield from _move("ACKNOWLEDGEMENT", sending))
+
+
+def _resolve(sending: Sending) -> Call:
+    """Resolves. The end of a timeline entry is not told: it would resolve what else is open of its entity."""
+    if _is_entry(sending):
+        return Delivered()
+    return (yield from _move("RECOVERY", sending))
+
+
+def _note(sending: Sending) -> Call:
+    """Adds an entry to the timeline: the caller's own, if it speaks this dialect; else one with the comment."""
+    words = {"message_type": "INFO", **_named(sending), "state_message": sending.comment}
+    return (yield from _post(words if sending.verbatim is None else sending.verbatim, sending))
+
+
+SEND: dict[Operation, Callable[[Sending], Call]] = {
+    Operation.CREATE: _tell,
+    Operation.UPDATE: _tell,
+    Operation.REOPEN: _tell,
+    Operation.ACKNOWLEDGE: _acknowledge,
+    Operation.RESOLVE: _resolve,
+    Operation.COMMENT: _note,
+}
