@@ -29,6 +29,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 from gateway.asked import Answer, Batch, Command, Incoming, Ref, Reply
 from gateway.canonical import Image, Link, Operation
 from gateway.dialect import CREDENTIAL, Dialect, Outbound, Route
+from gateway.errors import invalid
 from gateway.mapping.fallbacks import headline
 from gateway.mapping.rows import Extension, Row, Writing, joint, row
 from gateway.mapping.table import Mapping
@@ -109,18 +110,13 @@ ENTRY_LASTS = timedelta(days=1)
 """How long a caller's INFO is open as an alert unless a recovery comes; one that never ends would stay for good."""
 
 
-class Behaviours(Scale):
-    """What a `message_type` does, in any case. One that is not documented is an INFO (glossary of incident fields)."""
-
-    def read(self, value: Any) -> int:
-        """The severity code of a word."""
-        return self.codes.get(str(value).strip().upper(), INFO)
-
-
-BEHAVIOURS = Behaviours(
+BEHAVIOURS = Scale(
     ("CRITICAL", "CRITICAL", "CRITICAL", "CRITICAL", "WARNING", "WARNING", "INFO", "INFO"),
     {"CRITICAL": CRITICAL, "WARNING": 4, "INFO": INFO},
+    fold=True,
 )
+"""What a `message_type` does, in any case. The service takes a word that is not documented for an INFO (glossary of
+incident fields); here it is refused: what is misspelt would wake nobody, and nobody would hear of it."""
 OPERATIONS = {
     "ACKNOWLEDGEMENT": Operation.ACKNOWLEDGE,
     "ACKNOWLEDGMENT": Operation.ACKNOWLEDGE,
@@ -129,6 +125,9 @@ OPERATIONS = {
 }
 """What does not open anything. `OK` is in the glossary, and what Zabbix sends; the short spelling is a mistake that is
 easily made, and an alert acknowledged in vain would go on paging."""
+
+
+DOCUMENTED = ("CRITICAL", "WARNING", "ACKNOWLEDGEMENT", "INFO", "RECOVERY")
 
 
 def _behaviour(scale: Scale) -> Row:
@@ -248,7 +247,10 @@ def _credentials(incoming: Incoming) -> tuple[str, ...]:
 
 def _alert(incoming: Incoming) -> Command | Batch:
     body = read_body(incoming)
-    operation = OPERATIONS.get(str(body["message_type"]).strip().upper())
+    word = body["message_type"].upper() if isinstance(body["message_type"], str) else ""
+    operation = OPERATIONS.get(word)
+    if word and operation is None and word not in BEHAVIOURS.codes:
+        raise invalid("message_type", f"{body['message_type']!r} is none of {', '.join(DOCUMENTED)}")
     if operation is Operation.RESOLVE:
         over = _moved(body, operation, ("state_message", "ack_msg"))
         assert over.ref

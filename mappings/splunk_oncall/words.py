@@ -1,10 +1,10 @@
 """Splunk On-Call's words: a body as it is posted and as rows read it, what is wrong with it, and its answers.
 
-The page on the REST endpoint documents the answers and the annotations, the glossary of incident fields the limits and
-what an unknown `message_type` means. For a wrong API key the service answers 404, as influxdata/kapacitor
-(services/victorops/service.go) tells its users, and as AcalephStorage/consul-alerts#219 shows; what the body says then
-is not documented, nor is the status of other failures: the texts and statuses here are ours, in the documented
-envelope. It must not know what stands behind the gateway.
+The page on the REST endpoint documents the answers and the annotations, the glossary of incident fields the limits.
+For a wrong API key the service answers 404, as influxdata/kapacitor (services/victorops/service.go) tells its users,
+and as AcalephStorage/consul-alerts#219 shows; what the body says then is not documented, nor is the status of other
+failures: the texts and statuses here are ours, in the documented envelope. It must not know what stands behind the
+gateway.
 """
 
 from __future__ import annotations

@@ -139,6 +139,7 @@ def test_a_key_that_nobody_has(h: House, route: str) -> None:
         ({"message_type": None}, "Missing fields: message_type"),
         ({"message_type": "RECOVERY"}, "Missing fields: entity_id"),
         ({"message_type": "ACKNOWLEDGEMENT", "entity_id": ""}, "Missing fields: entity_id"),
+        ({"message_type": "critcal"}, f"message_type: 'critcal' is none of {', '.join(splunk_oncall.DOCUMENTED)}"),
         ({"message_type": 5}, "message_type: expected `str`, got `int`"),
         ({"message_type": "CRITICAL", "entity_id": {"a": 1}}, "entity_id: expected `str`, got `object`"),
         ([], "the body is a list; a JSON object is expected"),
@@ -172,9 +173,8 @@ def test_curl_of_the_page_says_that_it_posts_a_form(h: House) -> None:
 # --- INFO ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", ["INFO", "info", "no_data"])
+@pytest.mark.parametrize("word", ["INFO", "info"])
 def test_an_info_wakes_nobody(h: House, word: str) -> None:
-    """So does a word that is not documented: the service takes it for INFO."""
     key = fresh("disk")
     sent = _post(h, splunk_alert(word, key, entity_display_name="Backup"))
     assert sent.body == {"result": "success", "entity_id": key}
@@ -196,12 +196,12 @@ def test_a_critical_after_an_info_is_no_update_of_what_woke_nobody(tmp_path: Pat
         assert (paged["severity"], paged["summary"]) == ("critical", "Disk full")
 
 
-@pytest.mark.parametrize(("said", "note"), [({"state_message": "swapping"}, "swapping"), ({}, "no_data")])
+@pytest.mark.parametrize(("said", "note"), [({"state_message": "swapping"}, "swapping"), ({}, "INFO")])
 def test_an_info_on_an_open_alert_is_a_note_on_it(tmp_path: Path, said: dict[str, str], note: str) -> None:
     """It opens nothing of its own, which the recovery would leave open, and passes unchanged to the same vendor."""
     both = '[[routes]]\nto = ["there", "same"]\n'
     with called(tmp_path, {"there": "opsgenie", "same": "splunk_oncall"}, routes=both) as h:
-        info = splunk_alert("no_data", "cpu", **said)
+        info = splunk_alert("INFO", "cpu", **said)
         assert _post(h, _critical("cpu")).status == 200
         h.arrives("opsgenie", 1)
         told = _post(h, info)
