@@ -56,12 +56,14 @@ fallback = { to = ["ilert"], after = "2s" }
 NOWHERE = '[[routes]]\nto = []\nbecause = "soak"\n'
 MEMORY, FILES, SHARE = 8.0, 32, 0.25
 """MiB and open files that may be held more at the end, and the share by which a store may have grown."""
+PRAGMAS = ("page_count", "freelist_count", "page_size")
 LOG = 8 * LONGEST_LOG / 2**20
 """MiB that a write-ahead log may have: it grows while a list is read, and while the other gateway stands still."""
 
 
 class Held(NamedTuple):
-    """What a gateway holds at one time: MiB of memory, open files, threads, MiB of its store and of the store's log."""
+    """What a gateway holds at one time: MiB of memory, open files, threads, MiB used of its store, and of the store's
+    log."""
 
     memory: float
     files: int
@@ -84,12 +86,19 @@ class Watched:
         status = Path(f"/proc/{self.pid}/status").read_text()
         memory, threads = (int(status.split(f"{name}:")[1].split()[0]) for name in ("VmRSS", "Threads"))
         files = len(os.listdir(f"/proc/{self.pid}/fd"))
-        sizes = [_size(self.store), _size(self.store.with_name(f"{self.store.name}-wal"))] if self.store else []
+        sizes = [_used(self.store), _size(self.store.with_name(f"{self.store.name}-wal"))] if self.store else []
         self.seen.append(Held(memory / 1024, files, threads, *sizes))
 
 
 def _size(path: Path) -> float:
     return path.stat().st_size / 2**20 if path.exists() else 0.0
+
+
+def _used(store: Path) -> float:
+    """The MiB of a store without its free pages: the file never shrinks, so it is as large as the store ever was."""
+    with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=5)) as reader:
+        pages, free, size = (int(reader.execute(f"PRAGMA {name}").fetchone()[0]) for name in PRAGMAS)
+    return (pages - free) * size / 2**20
 
 
 def judge(name: str, seen: Sequence[Held], verdict: Verdict) -> None:
@@ -98,7 +107,7 @@ def judge(name: str, seen: Sequence[Held], verdict: Verdict) -> None:
     first, last = _middle(seen[:tenth]), _middle(seen[-tenth:])
     more, longest = last.memory - first.memory, max(held.log for held in seen)
     verdict.figures |= {f"MiB held by the {name}": last.memory, f"MiB more held by the {name} than at first": more}
-    verdict.figures |= {f"files open in the {name}": last.files, f"MiB of store of the {name}": last.store}
+    verdict.figures |= {f"files open in the {name}": last.files, f"MiB used of the {name}'s store": last.store}
     verdict.figures |= {f"MiB of the {name}'s log at most": longest}
     verdict.hold(more <= MEMORY, f"the {name} holds {more:.1f} MiB more")
     verdict.hold(last.files - first.files <= FILES, f"the {name} has {last.files - first.files:g} more files open")
