@@ -120,3 +120,79 @@ def test_what_may_have_been_under_way_is_the_first_in_every_order(harness: Harne
         assert found == {1, 2, 3, 201, 202}
 
     in_tx(harness, work)
+
+
+def test_however_many_questions_there_were_they_wait_only_for_as_many_as_are_sent_at_once(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        _asked(tx, range(1, 101))
+        claiming = Claiming()
+        for _ in range(5):
+            _put_off(tx, _turn(tx, claiming, 4))
+        _new(tx, range(201, 241))
+        began = [row.is_unconfirmed for _ in range(5) for row in _turn(tx, claiming, 1)]
+        assert began == [False] * 4 + [True]
+
+    in_tx(harness, work)
+
+
+def test_what_goes_before_questions_is_not_claimed_twice(harness: Harness) -> None:
+    """What is new may also have been due for longest."""
+
+    def work(tx: Tx) -> None:
+        _asked(tx, range(301, 311))
+        claiming = Claiming()
+        _put_off(tx, _turn(tx, claiming, 4))
+        _new(tx, [1, 2])
+        assert [row.id for row in _turn(tx, claiming, 4)] == [1, 2, 305, 306]
+
+    in_tx(harness, work)
+
+
+def test_a_probe_is_what_was_not_tried_yet_or_else_a_retry(harness: Harness) -> None:
+    """What failed before may fail by its own fault, and say nothing about the upstream."""
+
+    def work(tx: Tx) -> None:
+        tx.insert_delivery(delivery(1, lane="l1", due=1, created_at=0, attempts=1))
+        claiming = Claiming()
+
+        def probed() -> list[int]:
+            return [row.id for row in claiming.claim(tx, UPSTREAM, 1000, 1, frozenset(), fresh=False, is_probe=True)]
+
+        assert probed() == [1]
+        _new(tx, [2])
+        assert probed() == [2]
+
+    in_tx(harness, work)
+
+
+def test_with_fresh_no_retry_goes_before_questions(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        _asked(tx, [1, 2])
+        claiming = Claiming()
+        _put_off(tx, _turn(tx, claiming, 2), due=2000)
+        tx.insert_delivery(delivery(3, lane="l3", due=3, created_at=0, attempts=1))
+        _new(tx, [4])
+        rows = claiming.claim(tx, UPSTREAM, 1000, 4, frozenset(), fresh=True, is_probe=False)
+        assert [row.id for row in rows] == [4]
+
+    in_tx(harness, work)
+
+
+def test_the_worst_and_what_was_not_tried_yet_may_have_been_under_way_too(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        for number in (1, 2):
+            tx.insert_delivery(delivery(number, lane=f"l{number}", rank=4, due=number, created_at=0, attempts=1))
+        _new(tx, [3], rank=5)
+        _new(tx, [4], rank=1)
+        assert {row.id for row in any_first(tx, RATED, 1000, 1)} == {1, 3, 4}
+
+    in_tx(harness, work)
+
+
+def test_under_a_rate_the_worst_question_may_have_been_under_way_too(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        _asked(tx, [1], rank=3)
+        _asked(tx, [2], rank=0)
+        assert {row.id for row in any_first(tx, RATED, 1000, 1)} == {1, 2}
+
+    in_tx(harness, work)
