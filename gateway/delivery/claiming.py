@@ -18,8 +18,8 @@ class Claiming:
 
     def began(self, delivery: DeliveryRow, upstream: Upstream) -> None:
         """Counts how many more questions than other attempts began of late."""
-        most, one = upstream.concurrency, 1 if delivery.is_unconfirmed else -1
-        self._questions = max(-most, min(most, self._questions + one))
+        one = 1 if delivery.is_unconfirmed else -1
+        self._questions = max(0, min(upstream.concurrency, self._questions + one))
 
     def claim(
         self,
