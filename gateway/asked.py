@@ -64,8 +64,8 @@ class Command(Struct, frozen=True, kw_only=True):
     - `is_resend`: the sender repeats the request while the alert lasts; a repeat without news moves the alert's end
       (`ends_at`), and is neither recorded nor delivered.
     - `silence`: the id of the silence that acknowledges, where no person did.
-    - `only_open`: it is nothing at all where the alert is not open, rather than passed on for one that is not known.
-    - `instead`: the command that this is where the alert named there is open.
+    - `only_open`: where no such alert is open it does nothing, instead of being passed on to upstreams.
+    - `instead`: another command, to be carried out in place of this one where the alert it names is open.
     - `reading`: the result of reading the request by rows; an upstream with the same rows need not read it again.
     """
 

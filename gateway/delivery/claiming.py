@@ -11,7 +11,7 @@ from gateway.store import DeliveryRow, Tx
 class Claiming:
     """Claims the deliveries of one upstream, and divides its places between what is not sent yet and questions about
     what is: an upstream that accepts everything and confirms nothing is asked about more and more, and a new alert
-    would wait behind all the questions."""
+    would wait behind all the questions. Under a rate questions come last altogether, by their rank."""
 
     def __init__(self) -> None:
         self._questions = 0
