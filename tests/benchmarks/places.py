@@ -120,13 +120,21 @@ def yardstick(kind: str, name: str, room: Path, *, cores: set[int] = MEASURED, t
 
 
 def configured(
-    room: Path, upstreams: list[str], *, inbound: str = "ilert", top: str = "", more: str = "", store: str = ""
+    room: Path,
+    upstreams: list[str],
+    *,
+    inbound: str = "ilert",
+    top: str = "",
+    more: str = "",
+    store: str = "",
+    each: str = "",
 ) -> Path:
-    """Writes the configuration of a gateway that sends every alert to all these upstreams, and returns its path. The
-    caller has the name that `tests.chaos.backlog` uses, which fills the store."""
+    """Writes the configuration of a gateway that sends every alert to all these upstreams, and returns its path; `each`
+    are further settings of every upstream. The caller has the name that `tests.chaos.backlog` uses, which fills the
+    store."""
     path = room / "gateway.toml"
     tables = [
-        f'[upstreams.u{number}]\ndialect = "ilert"\nurl = "{url}"\nkey = "{UPSTREAM_KEY}"\n'
+        f'[upstreams.u{number}]\ndialect = "ilert"\nurl = "{url}"\nkey = "{UPSTREAM_KEY}"\n{each}'
         for number, url in enumerate(upstreams, 1)
     ]
     to = ", ".join(f'"u{number}"' for number in range(1, len(upstreams) + 1))

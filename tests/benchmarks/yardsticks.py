@@ -3,7 +3,7 @@
 `python -m tests.benchmarks.yardsticks KIND --port N`: `reading` is a Starlette route that reads the body, `coding` the
 same with msgspec's decoding and encoding (what the table calls (c)), `taking` accepts everything and does nothing else,
 `passing` forwards everything to `--to` with aiohttp, and `posting` is no server: it posts to `--to` for `--seconds`,
-eight at a time, and prints how many a second were accepted.
+`--at-once` at a time, and prints how many a second were accepted.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import msgspec
 import uvloop
 
 ACCEPTED = b"HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
-TIDE = 8
-"""Posts under way at a time: as many as the gateway has to one upstream."""
 
 
 def plain(port: int, *, codes: bool) -> None:
@@ -89,7 +87,7 @@ async def passing(port: int, to: str) -> None:
         await server.serve_forever()
 
 
-async def posting(to: str, seconds: float, body: bytes) -> None:
+async def posting(to: str, seconds: float, body: bytes, at_once: int) -> None:
     """Posts as fast as it is answered, and prints how many a second were accepted."""
     headers = {"content-type": "application/json", "authorization": "Bearer 0123456789abcdef"}
     answered = 0
@@ -103,7 +101,7 @@ async def posting(to: str, seconds: float, body: bytes) -> None:
                 answered += answer.status < 300
 
     async with aiohttp.ClientSession() as session:
-        await asyncio.gather(*(post_on(session) for _ in range(TIDE)))
+        await asyncio.gather(*(post_on(session) for _ in range(at_once)))
     print(answered / (time.perf_counter() - began))
 
 
@@ -115,6 +113,7 @@ def main() -> None:
     arguments.add_argument("--to", default="")
     arguments.add_argument("--seconds", type=float, default=1.0)
     arguments.add_argument("--body", default="{}")
+    arguments.add_argument("--at-once", type=int, default=8)
     given = arguments.parse_args()
     if given.kind in ("reading", "coding"):
         plain(given.port, codes=given.kind == "coding")
@@ -122,7 +121,7 @@ def main() -> None:
     ways: dict[str, Callable[[], Awaitable[None]]] = {
         "taking": lambda: taking(given.port),
         "passing": lambda: passing(given.port, given.to),
-        "posting": lambda: posting(given.to, given.seconds, given.body.encode()),
+        "posting": lambda: posting(given.to, given.seconds, given.body.encode(), given.at_once),
     }
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(ways[given.kind]())  # type: ignore[arg-type]
