@@ -24,7 +24,7 @@ from gateway.errors import ConfigurationError
 from gateway.process.service import Gateway
 from gateway.store.sqlite import SqliteStore
 from tests.chaos.processes import free_port
-from tests.chaos_upstream import chaos, say
+from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.certificates import vouched, write
 from tests.engine.test_tls import believing, soon
@@ -48,10 +48,10 @@ class Standing:
         self.admin = admin
         self.client = httpx.Client(trust_env=False, timeout=20)
 
-    def page(self, *keys: str) -> None:
+    def page(self, *keys: str, summary: str = "s") -> None:
         """Sends pages; they must be accepted."""
         for key in keys:
-            body = {"apiKey": KEY, **ilert_event("ALERT", key, summary="s")}
+            body = {"apiKey": KEY, **ilert_event("ALERT", key, summary=summary)}
             assert self.client.post(self.url + "/ilert/api/events", json=body).status_code == 202
 
     def get(self, path: str, **more: Any) -> httpx.Response:
@@ -69,10 +69,12 @@ class Standing:
 
 @contextmanager
 def standing(
-    directory: Path, upstream: str, top: str = 'admin = "127.0.0.1:9092"', store: str = ""
+    directory: Path, upstream: str, top: str = 'admin = "127.0.0.1:9092"', store: str = "", name: str = "oncall"
 ) -> Iterator[Standing]:
-    """A gateway in this process; without an address for operators, both addresses are the same."""
-    text = f'store = "{store or f"sqlite://{directory}/gateway.db"}"\n{top}\n{BASE}url = "{upstream}"\n'
+    """A gateway in this process, with an upstream of this name; without an address for operators, both addresses are
+    the same."""
+    base = BASE.replace("oncall", name)
+    text = f'store = "{store or f"sqlite://{directory}/gateway.db"}"\n{top}\n{base}url = "{upstream}"\n'
     gateway = Gateway(parse(text))
     with ExitStack() as stack:
         apps = [gateway.app, gateway.admin_app] if gateway.config.admin else [gateway.app]
@@ -154,20 +156,72 @@ def test_dead_letters_are_listed_sent_again_and_dropped(tmp_path: Path) -> None:
     assert [one["what"] for one in kept(tmp_path)] == ["retry", "retry", "drop"], "kept with the store"
 
 
-def test_more_than_one_batch_is_sent_again_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("by", ["upstream", "dead", "ids"])
+def test_more_than_one_batch_is_sent_again_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     """Where two commands of one lane fall into two batches of a retry, neither counts as older than what was delivered
     since."""
     monkeypatch.setattr("gateway.admin.operating.BATCH", 2)
     with chaos(NO) as vendor, standing(tmp_path, vendor.url) as s:
         s.page("a", "b", "c", "d", "e")
-        soon(lambda: len(s.listed("dead")) == 5)
+        dead = soon(lambda: len(found := s.listed("dead")) == 5 and found)
+        ids = [one["id"] for one in dead]
+        asked = {"upstream": "oncall", "dead": True, "ids": [*ids, ids[0]]}[by]
         vendor.always(OK)
         begin = len(vendor.got)
-        done = s.post("/-/retry", {"upstream": "oncall"}).json()
-        assert done["count"] == 5 and done["refused_count"] == 0
+        done = s.post("/-/retry", {by: asked}).json()
+        assert (done["done"], done["count"], done["refused_count"]) == (sorted(ids), 5, 0)
         soon(lambda: len(s.listed("delivered")) == 5)
         assert {got.body["alertKey"] for got in vendor.got[begin:]} == set("abcde")
-        assert [one["count"] for one in s.get("/-/operations").json()["operations"]] == [1, 2, 2]
+        logged = s.get("/-/operations").json()["operations"]
+        assert [one["count"] for one in logged] == [1, 2, 2]
+        assert [one["asked"] for one in logged] == [{by: 6 if by == "ids" else asked}] * 3, "and nothing else"
+
+
+def test_what_is_older_than_what_was_delivered_since_is_sent_again_only_by_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is refused stays where it is, and the batches come to an end all the same."""
+    monkeypatch.setattr("gateway.admin.operating.BATCH", 2)
+    with chaos(OK) as vendor, standing(tmp_path, vendor.url) as s:
+        for answer, state, count in ((OK, "delivered", 3), (NO, "dead", 3), (OK, "delivered", 6)):
+            vendor.always(answer)
+            s.page("a", "b", "c", summary=f"{count} {state}")
+            soon(lambda state=state, count=count: len(s.listed(state)) == count)  # type: ignore[misc]
+        begin = len(vendor.got)
+        done = s.post("/-/retry", {"dead": True}).json()
+        assert (done["count"], done["refused_count"]) == (0, 3)
+        assert all("delivered something newer since; --force" in one for one in done["refused"])
+        assert len(vendor.got) == begin and len(s.listed("dead")) == 3
+        done = s.post("/-/retry", {"dead": True, "force": True}).json()
+        assert (done["count"], done["refused_count"]) == (3, 0)
+        soon(lambda: len(s.listed("delivered")) == 9)
+        logged = [(one["count"], one["refused"], one["asked"]) for one in s.get("/-/operations").json()["operations"]]
+        by_force = {"dead": True, "force": True}
+        assert logged == [(1, 0, by_force), (2, 0, by_force), (0, 1, {"dead": True}), (0, 2, {"dead": True})]
+
+
+@pytest.mark.parametrize("what", ["retry", "drop"])
+def test_what_waits_for_an_upstream_that_is_gone_is_dropped_in_batches_but_never_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Waiting and dead ones are dropped in their order, whichever came first, and none is passed over. A retry is about
+    what died: it refuses nothing because others wait."""
+    monkeypatch.setattr("gateway.admin.operating.BATCH", 2)
+
+    def answer(got: Got) -> Behaviour:
+        return NO if got.body["alertKey"].startswith("dies") else say(503)
+
+    with chaos(answer) as vendor:
+        with standing(tmp_path, vendor.url) as s:
+            s.page("waits-1", "waits-2", "waits-3", "dies-1", "dies-2", "waits-4")
+            dead = soon(lambda: len(found := s.listed("dead")) == 2 and sorted(one["id"] for one in found))
+            waiting = sorted(one["id"] for one in s.listed("waiting"))
+        with standing(tmp_path, vendor.url, name="other") as s:
+            asked = {"upstream": "oncall"} | ({"because": "they left"} if what == "drop" else {})
+            done = s.post(f"/-/{what}", asked).json()
+            meant = sorted(dead + waiting) if what == "drop" else dead
+            assert (done["done"], done["refused"]) == (meant, [])
+            assert len(s.listed("waiting")) == (0 if what == "drop" else 6)
 
 
 def test_what_an_operator_sends_again_does_not_wait_for_the_retry_budget(tmp_path: Path) -> None:
