@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -137,7 +138,8 @@ def test_dead_letters_are_listed_sent_again_and_dropped(tmp_path: Path) -> None:
         done = s.post("/-/retry", {"dead": True, "who": "bob"}).json()
         assert done["done"] == sorted(one["id"] for one in dead[1:]), "in their old order"
         soon(lambda: len(s.listed("delivered")) == 2)
-        again = s.post("/-/retry", {"ids": done["done"]}).json()
+        assert [one["would_send"] for one in s.listed("delivered")] == [[], []], "nothing more"
+        again = s.post("/-/retry", {"ids": done["done"], "dead": True}).json()
         assert again["done"] == [] and again["refused_count"] == 2
 
         [third, second, first] = s.get("/-/operations").json()["operations"]
@@ -153,6 +155,9 @@ def test_dead_letters_are_listed_sent_again_and_dropped(tmp_path: Path) -> None:
         assert [(line["received"], line["delivered"], line["void"], line["adds_up"]) for line in ledger] == [
             (3, 2, 1, True)
         ]
+        time.sleep(0.01)
+        lately = s.get("/-/report?since=1ms").json()
+        assert (lately["ledger"], lately["upstreams"]) == ([], [])
     assert [one["what"] for one in kept(tmp_path)] == ["retry", "retry", "drop"], "kept with the store"
 
 
@@ -379,6 +384,7 @@ def test_a_web_page_and_a_proxy_are_no_operators(tmp_path: Path) -> None:
         ('admin = "9092"', "admin: '9092' is not HOST:PORT"),
         ('admin = "127.0.0.1:8080"', "admin: is the same as listen, 127.0.0.1:8080"),
         ('listen = "0.0.0.0:8080"\nadmin = "127.0.0.1:8080"', "admin: is the same as listen"),
+        ('listen = "[::]:8080"\nadmin = "127.0.0.1:8080"', "admin: is the same as listen"),
         (f'listen = "0.0.0.0:8080"\nadmin_token = "{TOKEN}"', "admin_token: has no effect"),
         ('admin = "127.0.0.1:9092"\nadmin_token = "short"', "admin_token: is shorter than 16 characters"),
         ('admin = "127.0.0.1:9092"\nadmin_token = "env:NOT_THERE_AT_ALL"', "admin_token: the variable NOT_THERE"),
@@ -391,6 +397,19 @@ def test_what_cannot_go_together_is_said_with_its_path(top: str, said: str) -> N
         parse(f'{top}\n{BASE}url = "https://example.com"\n')
     assert said in str(refused.value)
     assert TOKEN not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "top",
+    [
+        'listen = "127.0.0.1:0"\nadmin = "127.0.0.1:0"',
+        'admin = "127.0.0.1:9092"\nadmin_token = "sixteen-letters0"',
+        f'admin_token = "{TOKEN}"',
+    ],
+)
+def test_what_goes_together_is_taken(top: str) -> None:
+    """Port 0 is a free one for each; and a token protects operators' calls on an address of this machine too."""
+    assert parse(f'{top}\n{BASE}url = "https://vendor.test"\n')
 
 
 # --- as a process, and from the command line -----------------------------------------------------------------

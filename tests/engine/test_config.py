@@ -428,6 +428,8 @@ def test_keys_that_are_taken_out_to_the_last_let_nobody_in(keys: str, says: str)
     ("written", "meant"),
     [
         ("*:8080", "'0.0.0.0:8080'"),
+        ("127.0.0.1:65536", "is not HOST:PORT"),
+        ("127.0.0.1:８０８０", "is not HOST:PORT"),
         (":8080", "'127.0.0.1:8080'"),
         ("8080", "'127.0.0.1:8080'"),
         ("::1", "'[::1]:8080'"),
@@ -436,6 +438,11 @@ def test_keys_that_are_taken_out_to_the_last_let_nobody_in(keys: str, says: str)
 def test_an_address_to_listen_on_that_is_none_is_told_with_one(written: str, meant: str) -> None:
     """`*:8080` and `::1` are refused with a suggestion, as the gateway could not listen there."""
     assert having(f'listen = "{written}"\n' + MINIMAL, "listen: ", meant)
+
+
+def test_an_address_to_listen_on_is_a_host_and_a_port() -> None:
+    for written, meant in {"[::1]:8080": ("::1", 8080), "127.0.0.1:65535": ("127.0.0.1", 65535)}.items():
+        assert parse(f'listen = "{written}"\n' + MINIMAL).listen == meant
 
 
 def test_anonymous_said_out_loud_and_keys_are_enough_anywhere() -> None:
