@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ import httpx
 import pytest
 import trustme
 
+from gateway.admin import operations
 from gateway.admin.admin import PAGE
 from gateway.config.loading import parse
 from gateway.delivery.breaker import RESERVE
 from gateway.errors import ConfigurationError
 from gateway.process.service import Gateway
+from gateway.store import Tx
 from gateway.store.sqlite import SqliteStore
 from tests.chaos.processes import free_port
 from tests.chaos_upstream import Behaviour, Got, chaos, say
@@ -305,6 +307,50 @@ def test_questions_that_are_not_understood_are_refused(tmp_path: Path) -> None:
         assert s.get("/-/report?by=colour").status_code == 400
         assert s.get("/-/retry").status_code == 405
         assert s.post("/-/reload").status_code == 409, "this one was not started from a file"
+
+
+def in_the_log(directory: Path, *work: Callable[[Tx], None]) -> list[operations.Operation]:
+    """Does work in a new store, and returns its operator log."""
+
+    async def run() -> list[operations.Operation]:
+        async with SqliteStore(str(directory / "gateway.db"), exclusive=False) as store:
+            for one in work:
+                await store.write(one)
+            return await store.read(lambda tx: operations.kept(tx, 100))
+
+    return asyncio.run(run())
+
+
+def test_the_operator_log_is_newest_first_and_forgets_what_is_old(tmp_path: Path) -> None:
+    """Two operations of one millisecond are two, and of a long one the number of deliveries is kept, if not all ids."""
+
+    def enter(at: int, done: range = range(0)) -> Callable[[Tx], None]:
+        entry = operations.entry(operations.SIGNAL, "drop", at, asked={}, done=done)
+        return lambda tx: operations.keep(tx, entry)
+
+    many = range(1, operations.MOST_IDS + 2)
+    found = in_the_log(
+        tmp_path, enter(998), enter(999), enter(1000), enter(1000, many), lambda tx: operations.forget(tx, 999, 10)
+    )
+    assert [one.at for one in found] == [1000, 1000, 999]
+    assert {(len(one.ids), one.count) for one in found} == {(0, 0), (operations.MOST_IDS, operations.MOST_IDS + 1)}
+
+
+def test_workers_that_reload_together_are_logged_once(tmp_path: Path) -> None:
+    """A reload after something else is another one, however soon, and so is that of a gateway without other workers."""
+
+    def reload(at: int, *, is_one_of_many: bool = True) -> Callable[[Tx], None]:
+        return lambda tx: operations.keep_reload(tx, operations.SIGNAL, at, is_one_of_many=is_one_of_many)
+
+    dropped = operations.entry(operations.SIGNAL, "drop", 30_000, asked={})
+    found = in_the_log(
+        tmp_path,
+        *(reload(at) for at in (10_000, 11_999, 12_000)),
+        *(reload(at, is_one_of_many=False) for at in (20_000, 20_001)),
+        lambda tx: operations.keep(tx, dropped),
+        reload(30_001),
+    )
+    assert [one.at for one in reversed(found)] == [10_000, 12_000, 20_000, 20_001, 30_000, 30_001]
 
 
 # --- who is let in -------------------------------------------------------------------------------------------
