@@ -405,6 +405,12 @@ def test_a_keyless_inbound_anywhere_else_is_refused(address: str) -> None:
     )
 
 
+def test_the_same_path_below_two_names_is_no_clash() -> None:
+    """Webhooks have no path of their own, and are served below the names of their dialects alone."""
+    more = f'{MINIMAL}\n[inbound.grafana]\nkeys = {{ g = "k" }}\n[inbound.alertmanager_webhook]\nkeys = {{ a = "k" }}\n'
+    assert len(parse(more).inbounds) == 3
+
+
 @pytest.mark.parametrize("address", ["localhost.evil.example:80", "127.evil.example:80"])
 def test_a_name_that_only_looks_like_loopback_is_not(address: str) -> None:
     text = f'listen = "{address}"\n' + swapped('keys = { ci = "caller-key" }', "")
