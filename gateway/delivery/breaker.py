@@ -97,7 +97,7 @@ class Budget(Struct, kw_only=True):
 
     def refill(self, now: float) -> float:
         """Adds what was gained up to a time; returns the level."""
-        self.level = min(RESERVE, self.level + max(0.0, now - self.at) * PER_SECOND)
+        self.level = min(RESERVE, self.level + (now - self.at) * PER_SECOND)
         self.at = now
         return self.level
 

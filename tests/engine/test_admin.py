@@ -8,7 +8,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,16 @@ import httpx
 import pytest
 import trustme
 
+from gateway.admin import operations
 from gateway.admin.admin import PAGE
 from gateway.config.loading import parse
 from gateway.delivery.breaker import RESERVE
 from gateway.errors import ConfigurationError
 from gateway.process.service import Gateway
+from gateway.store import Tx
 from gateway.store.sqlite import SqliteStore
 from tests.chaos.processes import free_port
-from tests.chaos_upstream import chaos, say
+from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.certificates import vouched, write
 from tests.engine.test_tls import believing, soon
@@ -48,10 +51,10 @@ class Standing:
         self.admin = admin
         self.client = httpx.Client(trust_env=False, timeout=20)
 
-    def page(self, *keys: str) -> None:
+    def page(self, *keys: str, summary: str = "s") -> None:
         """Sends pages; they must be accepted."""
         for key in keys:
-            body = {"apiKey": KEY, **ilert_event("ALERT", key, summary="s")}
+            body = {"apiKey": KEY, **ilert_event("ALERT", key, summary=summary)}
             assert self.client.post(self.url + "/ilert/api/events", json=body).status_code == 202
 
     def get(self, path: str, **more: Any) -> httpx.Response:
@@ -69,10 +72,12 @@ class Standing:
 
 @contextmanager
 def standing(
-    directory: Path, upstream: str, top: str = 'admin = "127.0.0.1:9092"', store: str = ""
+    directory: Path, upstream: str, top: str = 'admin = "127.0.0.1:9092"', store: str = "", name: str = "oncall"
 ) -> Iterator[Standing]:
-    """A gateway in this process; without an address for operators, both addresses are the same."""
-    text = f'store = "{store or f"sqlite://{directory}/gateway.db"}"\n{top}\n{BASE}url = "{upstream}"\n'
+    """A gateway in this process, with an upstream of this name; without an address for operators, both addresses are
+    the same."""
+    base = BASE.replace("oncall", name)
+    text = f'store = "{store or f"sqlite://{directory}/gateway.db"}"\n{top}\n{base}url = "{upstream}"\n'
     gateway = Gateway(parse(text))
     with ExitStack() as stack:
         apps = [gateway.app, gateway.admin_app] if gateway.config.admin else [gateway.app]
@@ -135,7 +140,8 @@ def test_dead_letters_are_listed_sent_again_and_dropped(tmp_path: Path) -> None:
         done = s.post("/-/retry", {"dead": True, "who": "bob"}).json()
         assert done["done"] == sorted(one["id"] for one in dead[1:]), "in their old order"
         soon(lambda: len(s.listed("delivered")) == 2)
-        again = s.post("/-/retry", {"ids": done["done"]}).json()
+        assert [one["would_send"] for one in s.listed("delivered")] == [[], []], "nothing more"
+        again = s.post("/-/retry", {"ids": done["done"], "dead": True}).json()
         assert again["done"] == [] and again["refused_count"] == 2
 
         [third, second, first] = s.get("/-/operations").json()["operations"]
@@ -151,23 +157,78 @@ def test_dead_letters_are_listed_sent_again_and_dropped(tmp_path: Path) -> None:
         assert [(line["received"], line["delivered"], line["void"], line["adds_up"]) for line in ledger] == [
             (3, 2, 1, True)
         ]
+        time.sleep(0.01)
+        lately = s.get("/-/report?since=1ms").json()
+        assert (lately["ledger"], lately["upstreams"]) == ([], [])
     assert [one["what"] for one in kept(tmp_path)] == ["retry", "retry", "drop"], "kept with the store"
 
 
-def test_more_than_one_batch_is_sent_again_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("by", ["upstream", "dead", "ids"])
+def test_more_than_one_batch_is_sent_again_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     """Where two commands of one lane fall into two batches of a retry, neither counts as older than what was delivered
     since."""
     monkeypatch.setattr("gateway.admin.operating.BATCH", 2)
     with chaos(NO) as vendor, standing(tmp_path, vendor.url) as s:
         s.page("a", "b", "c", "d", "e")
-        soon(lambda: len(s.listed("dead")) == 5)
+        dead = soon(lambda: len(found := s.listed("dead")) == 5 and found)
+        ids = [one["id"] for one in dead]
+        asked = {"upstream": "oncall", "dead": True, "ids": [*ids, ids[0]]}[by]
         vendor.always(OK)
         begin = len(vendor.got)
-        done = s.post("/-/retry", {"upstream": "oncall"}).json()
-        assert done["count"] == 5 and done["refused_count"] == 0
+        done = s.post("/-/retry", {by: asked}).json()
+        assert (done["done"], done["count"], done["refused_count"]) == (sorted(ids), 5, 0)
         soon(lambda: len(s.listed("delivered")) == 5)
         assert {got.body["alertKey"] for got in vendor.got[begin:]} == set("abcde")
-        assert [one["count"] for one in s.get("/-/operations").json()["operations"]] == [1, 2, 2]
+        logged = s.get("/-/operations").json()["operations"]
+        assert [one["count"] for one in logged] == [1, 2, 2]
+        assert [one["asked"] for one in logged] == [{by: 6 if by == "ids" else asked}] * 3, "and nothing else"
+
+
+def test_what_is_older_than_what_was_delivered_since_is_sent_again_only_by_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is refused stays where it is, and the batches come to an end all the same."""
+    monkeypatch.setattr("gateway.admin.operating.BATCH", 2)
+    with chaos(OK) as vendor, standing(tmp_path, vendor.url) as s:
+        for answer, state, count in ((OK, "delivered", 3), (NO, "dead", 3), (OK, "delivered", 6)):
+            vendor.always(answer)
+            s.page("a", "b", "c", summary=f"{count} {state}")
+            soon(lambda state=state, count=count: len(s.listed(state)) == count)  # type: ignore[misc]
+        begin = len(vendor.got)
+        done = s.post("/-/retry", {"dead": True}).json()
+        assert (done["count"], done["refused_count"]) == (0, 3)
+        assert all("delivered something newer since; --force" in one for one in done["refused"])
+        assert len(vendor.got) == begin and len(s.listed("dead")) == 3
+        done = s.post("/-/retry", {"dead": True, "force": True}).json()
+        assert (done["count"], done["refused_count"]) == (3, 0)
+        soon(lambda: len(s.listed("delivered")) == 9)
+        logged = [(one["count"], one["refused"], one["asked"]) for one in s.get("/-/operations").json()["operations"]]
+        by_force = {"dead": True, "force": True}
+        assert logged == [(1, 0, by_force), (2, 0, by_force), (0, 1, {"dead": True}), (0, 2, {"dead": True})]
+
+
+@pytest.mark.parametrize("what", ["retry", "drop"])
+def test_what_waits_for_an_upstream_that_is_gone_is_dropped_in_batches_but_never_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Waiting and dead ones are dropped in their order, whichever came first, and none is passed over. A retry is about
+    what died: it refuses nothing because others wait."""
+    monkeypatch.setattr("gateway.admin.operating.BATCH", 2)
+
+    def answer(got: Got) -> Behaviour:
+        return NO if got.body["alertKey"].startswith("dies") else say(503)
+
+    with chaos(answer) as vendor:
+        with standing(tmp_path, vendor.url) as s:
+            s.page("waits-1", "waits-2", "waits-3", "dies-1", "dies-2", "waits-4")
+            dead = soon(lambda: len(found := s.listed("dead")) == 2 and sorted(one["id"] for one in found))
+            waiting = sorted(one["id"] for one in s.listed("waiting"))
+        with standing(tmp_path, vendor.url, name="other") as s:
+            asked = {"upstream": "oncall"} | ({"because": "they left"} if what == "drop" else {})
+            done = s.post(f"/-/{what}", asked).json()
+            meant = sorted(dead + waiting) if what == "drop" else dead
+            assert (done["done"], done["refused"]) == (meant, [])
+            assert len(s.listed("waiting")) == (0 if what == "drop" else 6)
 
 
 def test_what_an_operator_sends_again_does_not_wait_for_the_retry_budget(tmp_path: Path) -> None:
@@ -248,6 +309,50 @@ def test_questions_that_are_not_understood_are_refused(tmp_path: Path) -> None:
         assert s.post("/-/reload").status_code == 409, "this one was not started from a file"
 
 
+def in_the_log(directory: Path, *work: Callable[[Tx], None]) -> list[operations.Operation]:
+    """Does work in a new store, and returns its operator log."""
+
+    async def run() -> list[operations.Operation]:
+        async with SqliteStore(str(directory / "gateway.db"), exclusive=False) as store:
+            for one in work:
+                await store.write(one)
+            return await store.read(lambda tx: operations.kept(tx, 100))
+
+    return asyncio.run(run())
+
+
+def test_the_operator_log_is_newest_first_and_forgets_what_is_old(tmp_path: Path) -> None:
+    """Two operations of one millisecond are two, and of a long one the number of deliveries is kept, if not all ids."""
+
+    def enter(at: int, done: range = range(0)) -> Callable[[Tx], None]:
+        entry = operations.entry(operations.SIGNAL, "drop", at, asked={}, done=done)
+        return lambda tx: operations.keep(tx, entry)
+
+    many = range(1, operations.MOST_IDS + 2)
+    found = in_the_log(
+        tmp_path, enter(998), enter(999), enter(1000), enter(1000, many), lambda tx: operations.forget(tx, 999, 10)
+    )
+    assert [one.at for one in found] == [1000, 1000, 999]
+    assert {(len(one.ids), one.count) for one in found} == {(0, 0), (operations.MOST_IDS, operations.MOST_IDS + 1)}
+
+
+def test_workers_that_reload_together_are_logged_once(tmp_path: Path) -> None:
+    """A reload after something else is another one, however soon, and so is that of a gateway without other workers."""
+
+    def reload(at: int, *, is_one_of_many: bool = True) -> Callable[[Tx], None]:
+        return lambda tx: operations.keep_reload(tx, operations.SIGNAL, at, is_one_of_many=is_one_of_many)
+
+    dropped = operations.entry(operations.SIGNAL, "drop", 30_000, asked={})
+    found = in_the_log(
+        tmp_path,
+        *(reload(at) for at in (10_000, 11_999, 12_000)),
+        *(reload(at, is_one_of_many=False) for at in (20_000, 20_001)),
+        lambda tx: operations.keep(tx, dropped),
+        reload(30_001),
+    )
+    assert [one.at for one in reversed(found)] == [10_000, 12_000, 20_000, 20_001, 30_000, 30_001]
+
+
 # --- who is let in -------------------------------------------------------------------------------------------
 
 
@@ -325,6 +430,7 @@ def test_a_web_page_and_a_proxy_are_no_operators(tmp_path: Path) -> None:
         ('admin = "9092"', "admin: '9092' is not HOST:PORT"),
         ('admin = "127.0.0.1:8080"', "admin: is the same as listen, 127.0.0.1:8080"),
         ('listen = "0.0.0.0:8080"\nadmin = "127.0.0.1:8080"', "admin: is the same as listen"),
+        ('listen = "[::]:8080"\nadmin = "127.0.0.1:8080"', "admin: is the same as listen"),
         (f'listen = "0.0.0.0:8080"\nadmin_token = "{TOKEN}"', "admin_token: has no effect"),
         ('admin = "127.0.0.1:9092"\nadmin_token = "short"', "admin_token: is shorter than 16 characters"),
         ('admin = "127.0.0.1:9092"\nadmin_token = "env:NOT_THERE_AT_ALL"', "admin_token: the variable NOT_THERE"),
@@ -337,6 +443,19 @@ def test_what_cannot_go_together_is_said_with_its_path(top: str, said: str) -> N
         parse(f'{top}\n{BASE}url = "https://example.com"\n')
     assert said in str(refused.value)
     assert TOKEN not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "top",
+    [
+        'listen = "127.0.0.1:0"\nadmin = "127.0.0.1:0"',
+        'admin = "127.0.0.1:9092"\nadmin_token = "sixteen-letters0"',
+        f'admin_token = "{TOKEN}"',
+    ],
+)
+def test_what_goes_together_is_taken(top: str) -> None:
+    """Port 0 is a free one for each; and a token protects operators' calls on an address of this machine too."""
+    assert parse(f'{top}\n{BASE}url = "https://vendor.test"\n')
 
 
 # --- as a process, and from the command line -----------------------------------------------------------------

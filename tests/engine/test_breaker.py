@@ -51,23 +51,36 @@ def test_a_pause_that_is_asked_for_is_kept_to() -> None:
     breaker = opened()
     breaker.failed(5.0, is_probe=True, asked=120.0)
     assert breaker.wait(5.0) == 120.0
+    breaker.succeeded()
+    for _ in range(TRIPS_AT):
+        breaker.failed(200.0, is_probe=False, asked=90.0)
+    assert breaker.wait(200.0) == 90.0, "as much when it opens"
 
 
 def test_a_probe_that_succeeds_closes_it_and_the_next_opening_starts_at_5_s() -> None:
     breaker = opened()
     breaker.failed(5.0, is_probe=True)
+    assert breaker.reason == "500"
     assert breaker.succeeded() is True
     assert breaker.succeeded() is False
-    assert breaker.wait(5.0) == 0
+    assert (breaker.wait(5.0), breaker.reason) == (0, "")
     for _ in range(TRIPS_AT):
         breaker.failed(100.0, is_probe=False)
+    assert breaker.wait(100.0) == 5.0
+
+
+def test_one_failure_opens_a_breaker_that_another_replica_s_success_closed() -> None:
+    breaker = opened()
+    breaker.heard()
+    assert breaker.state == "closed"
+    assert breaker.failed(100.0, is_probe=False) is True
     assert breaker.wait(100.0) == 5.0
 
 
 def test_a_held_upstream_is_probed_once_a_minute_until_what_it_was_held_for_changes() -> None:
     breaker = Breaker()
     breaker.hold(0.0, "401")
-    assert breaker.wait(0.0) == 60.0
+    assert (breaker.wait(0.0), breaker.reason) == (60.0, "401")
     breaker.failed(60.0, is_probe=True)
     assert (breaker.state, breaker.wait(60.0)) == ("held", 60.0)
     breaker.release(61.0)
@@ -113,6 +126,19 @@ def test_a_spent_budget_comes_back_by_one_a_second() -> None:
     assert budget.refill(1000.0) == 10
 
 
+def test_five_deliveries_give_a_spent_budget_one_retry() -> None:
+    budget = Budget(level=0.0)
+    for number in range(1, 6):
+        assert budget.refill(0.0) < 1, number
+        budget.earn()
+    assert budget.refill(0.0) == pytest.approx(1)
+    full = Budget()
+    for _ in range(10):
+        full.earn()
+    full.spend()
+    assert full.level == 9, "no more than the reserve was held"
+
+
 def test_a_restart_keeps_a_budget_and_gives_what_came_back_since() -> None:
     budget = Budget(level=-5.0, at=100.0)
     kept = msgspec.json.decode(msgspec.json.encode(budget.kept(101.0, 1_000_000)))
@@ -143,6 +169,21 @@ def test_a_rate_is_used_up_to_nine_tenths_and_more() -> None:
     bucket = Bucket(per_minute=60)
     sent = sum(bucket.take(now, 5) for now in range(1, 600_001, 100))
     assert 540 <= sent <= 600
+
+
+@pytest.mark.parametrize(("per_minute", "seconds"), [(1, 120), (2, 60), (9, 7.5)])
+def test_a_rate_below_ten_lets_one_through_at_a_time(per_minute: int, seconds: float) -> None:
+    bucket = Bucket(per_minute=per_minute)
+    assert bucket.take(1000, 3) == 1
+    assert bucket.wait() == pytest.approx(seconds)
+    assert bucket.take(999 + int(seconds * 1000), 3) == 0
+    assert bucket.take(1001 + int(seconds * 1000), 3) == 1
+
+
+def test_nobody_waits_for_a_request_that_can_be_taken() -> None:
+    bucket = Bucket(per_minute=60)
+    bucket.take(1000, 2)
+    assert bucket.wait() == 0
 
 
 def test_requests_beyond_what_was_taken_are_owed_and_a_clock_set_back_gives_none() -> None:

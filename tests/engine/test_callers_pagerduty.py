@@ -20,6 +20,7 @@ from gateway.outcome import Response, Sending
 from gateway.registry import dialects
 from gateway.rehearsal import bare_upstream, command_in, rehearse
 from mappings import pagerduty
+from mappings.pagerduty.calls import fitted_key
 from tests.chaos_upstream import chaos, say
 from tests.clients.callers import called, fresh, ilert_event, pagerduty_event, uptinio_alert
 from tests.engine.pairs import Houses
@@ -142,6 +143,7 @@ def test_a_wrong_type_names_its_field(h: House) -> None:
         ("Triggered metrics:\n\ncpu: 97", {"details": "Triggered metrics:\n\ncpu: 97"}),
         (["cpu: 97"], {"details": ["cpu: 97"]}),
         ("", None),
+        ([], None),
         (None, None),
     ],
 )
@@ -315,6 +317,7 @@ def test_a_key_longer_than_255_characters_stays_one_key(tmp_path: Path) -> None:
         first, second, last = [one.body["dedup_key"] for one in h.arrived("pagerduty")]
         assert first == last != second
         assert len(first) == len(second) == 255
+    assert fitted_key("k" * 255) == "k" * 255
 
 
 def _call_with(body: dict[str, Any], **more: Any) -> tuple[Any, Any]:
@@ -427,10 +430,19 @@ def _refusal(*errors: str) -> dict[str, Any]:
     return {"status": "invalid event", "message": "Event object is invalid", "errors": list(errors)}
 
 
-def test_a_routing_key_that_pagerduty_does_not_know_holds_the_upstream(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Invalid routing key",
+        "'routing_key' is missing or blank",
+        "'routing_key' cannot contain non-alphanumeric characters.",
+        "Length of 'routing_key' is incorrect (should be 32 characters)",
+    ],
+)
+def test_a_routing_key_that_pagerduty_does_not_know_holds_the_upstream(tmp_path: Path, said: str) -> None:
     """PagerDuty answers 400, as for a bad event, but this is never a verdict on an alert."""
     with (
-        chaos(say(400, _refusal("Invalid routing key"))) as upstream,
+        chaos(say(400, _refusal(said))) as upstream,
         before(tmp_path, table("there", upstream.url, "pagerduty")) as h,
     ):
         assert _post(h, pagerduty_event("trigger", "k")).status == 202

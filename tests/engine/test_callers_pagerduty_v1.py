@@ -46,6 +46,7 @@ def test_an_event_of_v1_through_its_life(h: House, path: str) -> None:
         {"type": "link", "href": "http://acme.pagerduty.com", "text": "View in custom tool"},
         {"type": "image", "src": "https://chart.example/1.png"},
         {"type": "unheard of"},
+        {"type": "link", "href": "http://acme.pagerduty.com", "text": 7},
     ]
     said: dict[str, Any] = {
         "description": "FAILURE for srv01",
@@ -96,7 +97,17 @@ def test_an_event_of_v1_is_one_of_v2_at_the_vendor(same: House) -> None:
     assert (ended.body["event_action"], ended.body["dedup_key"]) == ("resolve", key)
     said = {"summary": "It is up", "source": "unknown", "severity": "error", "custom_details": {"load": "0.1"}}
     assert ended.body["payload"] == said
+    _post(same, _first("trigger", key, description="It is down"), FIRST)
+    _post(same, _first("resolve", key, description="It is up", client="Sample"), FIRST)
+    assert same.arrives("pagerduty", mark + 5)[mark + 4].body["payload"]["source"] == "Sample"
     assert not {"service_key", "incident_key", "event_type"} & (made.body.keys() | ended.body.keys())
+
+
+def test_a_blank_key_of_v1_is_none(h: House) -> None:
+    """Two problems are two, and each is told the key that was made up for it."""
+    posted = [_post(h, _first("trigger", description="It is down", incident_key=" "), FIRST) for _ in range(2)]
+    first, second = (one.body["incident_key"].strip() for one in posted)
+    assert first and second and first != second
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mappings.ilert.checkmk import event
 from tests.clients.callers import called, fresh
 from tests.harness import KEY, House, Sent
 
@@ -96,6 +97,28 @@ def test_what_its_settings_say_is_followed(h: House) -> None:
 def test_a_host_its_services_and_those_that_differ_in_case_have_each_an_alert(h: House) -> None:
     contexts = [_host("db-2"), _service("db-2", "Disk /data"), _service("db-2", "Disk /Data")]
     assert len({_told(h, context)["alertKey"] for context in contexts}) == 3
+
+
+@pytest.mark.parametrize(
+    ("context", "severity"),
+    [
+        (_host("db-2", HOSTSTATE="DOWN"), 1),
+        (_host("db-2", HOSTSTATE="UNREACHABLE"), 2),
+        (_host("db-2", HOSTSTATE="odd"), None),
+        (_service("db-2", "Disk", SERVICESTATE="CRITICAL", HOSTSTATE="UP"), 1),
+        (_service("db-2", "Disk", SERVICESTATE="UNKNOWN", HOSTSTATE="DOWN"), 2),
+        (_service("db-2", "Disk", SERVICESTATE="WARNING", HOSTSTATE="DOWN"), 3),
+    ],
+)
+def test_how_bad_a_problem_is(context: dict[str, str], severity: int | None) -> None:
+    """A service's state counts, whatever that of its host is."""
+    found = event({**context})
+    assert found is not None and found.get("severity") == severity
+
+
+def test_a_host_has_one_key_whatever_is_said_of_its_services() -> None:
+    plain, more = event({**_host("db-2")}), event({**_host("db-2", SERVICEDESC="Disk")})
+    assert plain is not None and more is not None and plain["alertKey"] == more["alertKey"]
 
 
 @pytest.mark.parametrize("word", ["FLAPPINGSTART", "FLAPPINGSTOP", "DOWNTIMESTART", "DOWNTIMEEND", "CUSTOM"])

@@ -79,7 +79,9 @@ def _outbox(config: str, *more: str) -> list[dict[str, Any]]:
     return listed
 
 
-def test_a_dead_delivery_is_seen_sent_again_and_dropped_beside_a_running_gateway(tmp_path: Path) -> None:
+def test_a_dead_delivery_is_seen_sent_again_and_dropped_beside_a_running_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     routes = '[[routes]]\nto = ["oncall", "second"]\n'
     with house(tmp_path, {"oncall": "ilert", "second": "uptinio"}, routes, defaults=False) as h:
         config = _file(tmp_path)
@@ -88,11 +90,16 @@ def test_a_dead_delivery_is_seen_sent_again_and_dropped_beside_a_running_gateway
         assert any(line.startswith("second; dead=unmet") for line in sent.report)
         [dead] = _outbox(config, "--state", "dead", "--alert", "disk")
         assert dead["upstream"] == "second" and "resource" in dead["reason"]
+        assert dead["would_send"] == ["nothing: there is no upstream 'second' in the configuration"]
+        [asked] = h.client.get(h.url + "/-/deliveries?state=dead").json()["deliveries"]
+        assert asked["would_send"] == [f"nothing: {dead['reason']}"], "in the gateway's own it is there"
         name = str(dead["id"])
         assert _run("retry", "--config", config, name).stdout == f"{name}: will be sent again\n"
         [again] = h.wait_for(lambda: _outbox(config, "--state", "dead"))
         assert again["id"] == dead["id"], "what is required is still not there"
+        monkeypatch.setenv("LOGNAME", "ren\udce9")  # as it is where names are in another encoding
         assert _run("drop", "--config", config, name, "--because", "not wanted there").exit_code == 0
+        assert json.loads(_run("operations", "--config", config, "--json").stdout)[0]["who"].startswith("ren?@")
         [void] = _outbox(config, "--state", "void")
         assert void["reason"] == "dropped: not wanted there"
         assert _run("retry", "--config", config, name).exit_code == 1
@@ -101,7 +108,9 @@ def test_a_dead_delivery_is_seen_sent_again_and_dropped_beside_a_running_gateway
         assert 'alert_gateway_requests_total{dialect="ilert",outcome="ok"} 1.0' in text
         assert "alert_gateway_request_seconds_bucket" in text
     assert _run("deliveries", "--config", config, "--alert", "nobody").exit_code == 1
+    logged = _run("operations", "--config", config, "--json").stdout
     assert _run("retry", "--config", config, "--dead").stdout == "nothing to do\n"
+    assert _run("operations", "--config", config, "--json").stdout == logged
 
 
 def test_a_list_that_is_cut_short_says_so(tmp_path: Path) -> None:
@@ -208,6 +217,7 @@ def test_a_narrow_terminal_says_which_are_dead_and_why(tmp_path: Path) -> None:
         (("trace", b"\xff"), 1, b"no alert has the id or key"),
         (("retry", "9" * 30), 1, b"no such delivery"),
         (("retry", "--", "-1"), 1, b"no such delivery: -1"),
+        (("retry", "--", "-" + "9" * 30), 1, b"no such delivery: -9"),
         (("retry", "--upstream", b"\xff"), 1, b"there are no deliveries"),
         (("drop", "--dead", "--because", b"\xff"), 0, b"nothing to do"),
         (("report", "--since", "99999999d"), 2, b"century"),

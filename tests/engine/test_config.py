@@ -405,6 +405,12 @@ def test_a_keyless_inbound_anywhere_else_is_refused(address: str) -> None:
     )
 
 
+def test_the_same_path_below_two_names_is_no_clash() -> None:
+    """Webhooks have no path of their own, and are served below the names of their dialects alone."""
+    more = f'{MINIMAL}\n[inbound.grafana]\nkeys = {{ g = "k" }}\n[inbound.alertmanager_webhook]\nkeys = {{ a = "k" }}\n'
+    assert len(parse(more).inbounds) == 3
+
+
 @pytest.mark.parametrize("address", ["localhost.evil.example:80", "127.evil.example:80"])
 def test_a_name_that_only_looks_like_loopback_is_not(address: str) -> None:
     text = f'listen = "{address}"\n' + swapped('keys = { ci = "caller-key" }', "")
@@ -428,6 +434,8 @@ def test_keys_that_are_taken_out_to_the_last_let_nobody_in(keys: str, says: str)
     ("written", "meant"),
     [
         ("*:8080", "'0.0.0.0:8080'"),
+        ("127.0.0.1:65536", "is not HOST:PORT"),
+        ("127.0.0.1:８０８０", "is not HOST:PORT"),
         (":8080", "'127.0.0.1:8080'"),
         ("8080", "'127.0.0.1:8080'"),
         ("::1", "'[::1]:8080'"),
@@ -436,6 +444,11 @@ def test_keys_that_are_taken_out_to_the_last_let_nobody_in(keys: str, says: str)
 def test_an_address_to_listen_on_that_is_none_is_told_with_one(written: str, meant: str) -> None:
     """`*:8080` and `::1` are refused with a suggestion, as the gateway could not listen there."""
     assert having(f'listen = "{written}"\n' + MINIMAL, "listen: ", meant)
+
+
+def test_an_address_to_listen_on_is_a_host_and_a_port() -> None:
+    for written, meant in {"[::1]:8080": ("::1", 8080), "127.0.0.1:65535": ("127.0.0.1", 65535)}.items():
+        assert parse(f'listen = "{written}"\n' + MINIMAL).listen == meant
 
 
 def test_anonymous_said_out_loud_and_keys_are_enough_anywhere() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mappings.ilert.groups import event
 from tests.clients.callers import OTHER, called, fresh
 from tests.harness import KEY, House, Sent
 
@@ -104,6 +105,22 @@ def test_what_ilert_looks_for_in_labels_and_annotations(h: House) -> None:
     assert (event["summary"], event["severity"]) == ("A disk is full", 1)
     assert event["links"][0] == {"href": "https://wiki/disk", "text": "What to do"}
     assert event["customDetails"]["runbook_url"] == "https://runbooks/disk"
+
+
+@pytest.mark.parametrize(
+    ("word", "severity"),
+    [("critical", 1), ("page", 1), ("error", 2), ("Warning", 3), ("INFO", 5), ("none", None)],
+)
+def test_how_bad_a_group_is(word: str, severity: int | None) -> None:
+    assert event(_group("g", _alert("db-3", severity=word))).get("severity") == severity
+
+
+def test_whom_a_group_is_for_is_known_from_what_is_over_too() -> None:
+    """Its escalation does not change when the one alert of it that names it is over, nor does its summary become that
+    of one among several."""
+    over = _alert("db-1", "resolved", ilert_routingkey="databases", severity="critical")
+    found = event(_group("g", over, _alert("db-2"), _alert("db-3")))
+    assert (found["routingKey"], found["severity"], found["summary"]) == ("databases", 3, "DiskFull (2 alerts)")
 
 
 def test_group_keys_that_differ_in_case_alone_are_two_alerts(h: House) -> None:

@@ -145,6 +145,7 @@ def test_the_edge_refuses_in_the_words_of_the_name(tmp_path: Path) -> None:
         ('host = "a.test:8080"', "did you mean 'a.test'?"),
         ('host = ""', "inbound.twin.host: '' is not a host name"),
         ('host = "*.test"', "inbound.twin.host: '*.test' is not a host name"),
+        (f'host = "{"a." * 126}ab"', "is not a host name"),
         ("host = 5", "inbound.twin.host"),
         ('hosts = "a.test"', "inbound.twin.hosts: unknown key; did you mean 'host'?"),
     ],

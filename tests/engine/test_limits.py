@@ -134,6 +134,16 @@ def test_what_is_no_json_or_no_number_of_64_bits_is_malformed(body: bytes) -> No
     assert refused.value.kind is ProblemKind.MALFORMED
 
 
+def test_a_deep_body_that_is_no_utf_8_either_is_malformed() -> None:
+    """Reading it in another charset does not go as deep as it is."""
+    with pytest.raises(Problem, match="nested deeper than 64"):
+        decode(b"[" * 100_000 + b'"\xe9"')
+
+
+def test_half_a_pair_of_surrogates_behind_a_byte_order_mark_is_replaced() -> None:
+    assert decode(b'\xef\xbb\xbf["\\ud83d", "\xc3\xa9"]') == ["\ufffd", "é"]
+
+
 def test_a_body_that_is_no_utf_8_is_held_to_the_same_limits() -> None:
     assert decode(b'[["\xe9\\ud83d"]]') == [["é�"]]
     assert decode('\ufeff{"é": 1}'.encode("utf-16-le"), "application/json; charset=UTF-16LE") == {"é": 1}
@@ -233,3 +243,14 @@ def test_a_body_is_all_of_its_pieces(pieces: list[bytes]) -> None:
         with pytest.raises(Problem) as refused:
             read(pieces, len(whole) - 1)
         assert refused.value.kind is ProblemKind.TOO_LARGE
+
+
+def test_who_leaves_in_the_middle_of_a_body_has_not_sent_it() -> None:
+    """What has arrived may be JSON by itself, and must not be taken for all that was to come."""
+    left = iter([{"type": "http.request", "body": b"[1]", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Message:
+        return next(left)
+
+    with pytest.raises(ConnectionError):
+        anyio.run(read_body, receive, 100)

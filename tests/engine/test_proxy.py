@@ -179,6 +179,9 @@ def test_the_heartbeat_goes_through_the_proxy(tmp_path: Path, monkeypatch: pytes
         ("example.com", None, ".example.com", True),
         ("notexample.com", None, "example.com", False),
         ("API.Example.COM", None, "api.example.com", True),
+        ("api.example.com", None, "API.Example.com.", True),
+        ("api.example.com.", None, "api.example.com", True),
+        ("api.example.com", None, ".", False),
         ("api.example.com", None, "", False),
         ("api.example.com", None, " , ", False),
         ("api.example.com", None, "*", True),
@@ -203,6 +206,7 @@ def test_what_no_proxy_means(host: str, port: int | None, no_proxy: str, exempt:
 def test_what_the_environment_means() -> None:
     found = proxy_in({"HTTP_PROXY": "proxy.example:3128"}, "http://a.example")
     assert found is not None and found.url == "http://proxy.example:3128"
+    assert proxy_in({"HTTP_PROXY": " http://proxy.example:3128 "}, "http://a.example") == found, "blanks are nothing"
     assert proxy_in({"HTTP_PROXY": "http://proxy.example:3128"}, "https://a.example") is None
     assert proxy_in({"http_proxy": "", "HTTP_PROXY": "http://proxy.example:3128"}, "http://a.example") is None
     with pytest.raises(ValueError, match="HTTPS_PROXY is not the address") as raised:

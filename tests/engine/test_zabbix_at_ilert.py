@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mappings.ilert.zabbix import PRIVATE, event
 from tests.clients.callers import called
 from tests.engine.asking_ilert import ILERT, at_ilert, post
 from tests.harness import KEY, House
@@ -59,6 +60,25 @@ def test_what_zabbix_says_of_a_problem(h: House) -> None:
     assert {"EVENT.ID", "HOST.NAME"} <= kept and not kept & {"ITEM.NAME2", "ZABBIX.URL", "EVENT.UPDATE.ACTION"}
     assert [one["eventType"] for one in (noted, taken, back, over)] == ["COMMENT", "ACCEPT", "COMMENT", "RESOLVE"]
     assert "Ann: looking" in json.dumps(noted)
+
+
+@pytest.mark.parametrize(
+    ("level", "severity"), [("5", 1), ("4", 2), ("3", 3), ("2", 4), ("1", 5), ("0", 5), ("", None), ("9", None)]
+)
+def test_how_bad_a_problem_is(level: str, severity: int | None) -> None:
+    """Zabbix counts upwards, from not classified (0) to disaster (5); ilert downwards from the worst, 1."""
+    assert event({**_macros(EVENT_NSEVERITY=level)}).get("severity") == severity
+
+
+def test_what_a_problem_is_called() -> None:
+    """What somebody configured, else the problem's name and host, else the subject. An update whose macro older
+    releases do not know is a problem's begin; and the key of the sender is nobody's detail."""
+    own = {**dict.fromkeys(PRIVATE, "il1zabbix0123"), "ALERT.SUBJECT": "Problem: disk"}
+    named = event({**_macros(EVENT_UPDATE_STATUS="{EVENT.UPDATE.STATUS}"), **own})
+    assert (named["eventType"], named["summary"]) == ("ALERT", "Disk full on db-1")
+    assert "il1zabbix0123" not in json.dumps(named)
+    assert event({**_macros(), **own, ".ILERT.INCIDENT.SUMMARY": "Call Ann"})["summary"] == "Call Ann"
+    assert event({**_macros(EVENT_NAME="", HOST_NAME="{HOST.NAME}"), **own})["summary"] == "Problem: disk"
 
 
 @pytest.mark.parametrize(("field", "value"), [("EVENT_ID", "{EVENT.ID}"), ("EVENT_VALUE", "2"), ("EVENT_VALUE", "")])
