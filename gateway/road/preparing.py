@@ -100,6 +100,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     target = next((one for one in targets if one.upstream == upstream.name), None)
     if row is None or target is None:
         return _nothing(delivery, operation, Why(Code.GONE_HERE, "its alert was removed from the store"))
+    is_left = is_anothers(target, upstream)
     delivery = _as_spoken_now(tx, delivery, row, target, upstream)
     turn = Turn(tx=tx, delivery=delivery, row=row, target=target, targets=targets, upstream=upstream, now=now)
     if (early := _not_now(turn)) is not None:
@@ -111,6 +112,8 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     command = _with_muted(_with_merged(tx, command, delivery), target)
     stands = _as_things_stand(operation, row, target, upstream)
     operation, why = (stands, None) if isinstance(stands, Operation) else (operation, stands)
+    if why and why.code is Code.NEVER_THERE and is_left:
+        why = Why(why.code, f"the alert was sent to another vendor under this name, never to {upstream.dialect.title}")
     if why := superseded(turn, operation) or why:
         return _nothing(delivery, operation, why)
     sent, _ = what_to_send(upstream, operation)  # again, as its dialect or settings may have changed since

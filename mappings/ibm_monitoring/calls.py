@@ -126,20 +126,23 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
                 found=_flat(found),
                 seen={"version": found.get("version")},
             )
+        laid = _laid_over(found, fields, sending)
         answer = yield Request(
             method="PUT",
             path=_path(sending),
-            body={"alert": _laid_over(found, fields, sending)},
+            body={"alert": laid},
             accepts=frozenset({404, 409, 422}),
         )
         if answer.status == 404:
             return Missing()
-        if answer.status == 422 and not sending.is_akin and not renamed and "name" in fields:
+        is_named = laid.get("name") != found.get("name")
+        if answer.status == 422 and not sending.is_akin and not renamed and is_named:
             renamed = {"summary": "the name was already in use there"}
             fields = {**fields, "name": sending.renamed(fields["name"])}
             continue
-        if answer.status == 422:
-            return Rejected(reason=f"422 {reason(answer)}", kind=ProblemKind.NAME_TAKEN)
+        if answer.status == 422:  # other fields are refused so, too
+            kind = ProblemKind.NAME_TAKEN if is_named else ProblemKind.REFUSED
+            return Rejected(reason=f"422 {reason(answer)}", kind=kind)
         if answer.status != 409:
             known = _known({"version": None, **_alert_in(answer)})  # the version that was read ended with the PUT
             altered = {"version": "applied on top of a change made there meanwhile"} if moved else {}

@@ -100,7 +100,8 @@ def _meant(incoming: Incoming, said: dict[str, Json], unread: tuple[tuple[str, s
     return Command(
         operation=operation,
         ref=Ref(key=key),
-        comment=_words_of(body),
+        comment=_words_of(body)
+        or (word if operation is Operation.COMMENT else ""),  # vendors refuse a note without text
         verbatim=reading.verbatim,
         beside={path: value for path, value in reading.flat.items() if path not in SPOKEN},
         dropped=reading.dropped + unread,
@@ -128,7 +129,7 @@ def _event_type(word: str) -> str:
 def _words_of(body: dict[str, Json]) -> str:
     said = [str(body[name]) for name in ("summary", "details") if body.get(name)]
     said += [str(comment.get("content") or "") for comment in body.get("comments", ())]
-    return "\n".join(text for text in said if text)
+    return "\n".join(text for text in said if text.strip())
 
 
 def _raise(incoming: Incoming) -> Command:

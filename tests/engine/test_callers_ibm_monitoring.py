@@ -522,3 +522,14 @@ def test_only_a_name_that_no_caller_of_ibm_chose_is_changed_where_it_is_taken() 
     assert ([one.method for one in asked], outcome.kind) == (["GET", "PUT"], ProblemKind.NAME_TAKEN)
     asked, _ = _updated({"name": "Disk"}, *answers, suffix="12")
     assert [one.body["alert"]["name"] for one in asked if one.method == "PUT"] == ["Disk", "Disk [12]"]
+
+
+@pytest.mark.parametrize("patch", [{"enabled": False}, {"name": THERE["name"], "timespan": 60_000_000}])
+@pytest.mark.parametrize("is_akin", [True, False])
+def test_a_refusal_of_another_field_is_not_taken_for_one_of_the_name(patch: dict[str, Any], is_akin: bool) -> None:
+    """IBM answers 422 to more than taken names. A switching-off that is refused so was said to have a name that another
+    alert has, and a rule's own name was changed in vain."""
+    refused = (422, {"errors": [{"reason": "Unprocessable", "message": "no such channel"}]})
+    asked, outcome = _updated(patch, (200, {"alert": THERE}), refused, is_akin=is_akin, suffix="12")
+    assert ([one.method for one in asked], outcome.kind) == (["GET", "PUT"], ProblemKind.REFUSED)
+    assert "no such channel" in outcome.reason

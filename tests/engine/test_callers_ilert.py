@@ -7,6 +7,7 @@ an empty body, others want exactly 202.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from tests.clients.callers import OTHER, behind, called, fresh, ilert_event
 from tests.engine.asking_ilert import ILERT, at_ilert, is_refused, is_taken, listed, post, raise_alert, read, tell
 from tests.engine.pairs import Houses
+from tests.engine.vendors import settled
 from tests.harness import KEY, UPSTREAM_KEY, House, Sent
 
 
@@ -190,6 +192,19 @@ def test_only_an_alert_needs_a_summary(h: House) -> None:
     tell(h, "ACCEPT", key)
     tell(h, "COMMENT", key, comments=[{"creator": "me", "content": "looking"}])
     tell(h, "RESOLVE", key)
+
+
+@pytest.mark.parametrize("said", [{}, {"summary": ""}, {"summary": " "}, {"comments": [{"content": None}]}])
+def test_a_comment_without_a_text_is_a_note_all_the_same(tmp_path: Path, said: dict[str, Any]) -> None:
+    """A COMMENT need not have a text, and what Zabbix sends for an update may have none. Opsgenie and its successor
+    refuse a note without one; the dead letter raised an alarm."""
+    routes = '[[routes]]\nto = ["genie", "ops"]'
+    with called(tmp_path, {"genie": "opsgenie", "ops": "jsm_ops"}, routes=routes) as h:
+        for word, more in (("ALERT", {"summary": "Disk full"}), ("COMMENT", said)):
+            assert h.call("POST", "/ilert/api/events", ilert_event(word, "disk", **more), key=None).status == 202
+        settled(h, count=4)
+        told = [got.body["note"] for name in ("opsgenie", "jsm_ops") for got in h.arrived(name) if "/notes" in got.path]
+        assert told == ["COMMENT", "COMMENT"]
 
 
 WRONG = [

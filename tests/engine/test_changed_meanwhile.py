@@ -137,6 +137,7 @@ def test_an_id_is_never_said_to_another_vendor_under_the_same_name(tmp_path: Pat
         settled(h, count=5)
         [never] = settled(h, "void")
         assert (never.operation, never.code) == ("resolve", "never-there")
+        assert never.reason == "the alert was sent to another vendor under this name, never to Uptinio"
         shown = inner(h.call("GET", f"{COLLECTIONS['uptinio']}/{made['id']}"))
         assert shown["message"] == "ours" and shown["status"] == "active", "what is not there is not gone"
         assert sorted(messages(h)).count("ours") == 1

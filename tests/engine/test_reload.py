@@ -356,6 +356,30 @@ def test_an_upstream_that_gives_ids_is_said_to_be_at_another_address(tmp_path: P
             running.waits_for("upstream.moved")
 
 
+def test_another_vendor_under_the_same_name_leaves_open_alerts_behind_and_that_is_said(tmp_path: Path) -> None:
+    """Whoever moves to another vendor may just change the upstream. The former vendor then pages on for what is open
+    there, and is told of no end; that ids are used at another address is not what is wrong."""
+    config = tmp_path / "gateway.toml"
+    with chaos(OK) as one, chaos(Uptinio()) as other:
+        before = text(tmp_path, table("one", one.url, "pagerduty"), table("two", one.url, "ilert"))
+        config.write_text(before)
+        with serving(config) as running:
+            assert [send(running, key) for key in "ab"] == [202, 202]
+            running.waits_for("delivery.delivered", 2)
+            config.write_text(text(tmp_path, table("one", other.url, "uptinio"), table("two", one.url, "pagerduty")))
+            running.signal(signal.SIGHUP)
+            [warned] = running.waits_for("upstream.replaced")
+            assert (warned["level"], warned["upstream"], warned["open"]) == ("warning", "one", 2)
+            assert (warned["was"], warned["now"]) == ("pagerduty", "uptinio")
+            assert "restore the former under this name" in warned["reason"]
+            assert send(running, "a", "RESOLVE") == 202
+        with serving(config) as running:
+            assert not running.events("upstream.replaced") and not running.events("upstream.moved")
+        config.write_text(before)
+        with serving(config) as running:
+            running.waits_for("upstream.replaced")
+
+
 def test_an_upstream_that_is_renamed_leaves_its_open_alerts_behind_and_that_is_said(tmp_path: Path) -> None:
     """Their ends were dead letters, and nobody heard of it. Under its old name it is told them at last."""
     config = tmp_path / "gateway.toml"

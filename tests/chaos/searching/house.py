@@ -18,7 +18,7 @@ import httpx
 from gateway.store import DeliveryFilter, DeliveryRow
 from gateway.store.sqlite import SqliteTx
 from tests.chaos.searching.genies import Jsm, Opsgenie
-from tests.chaos.searching.pagers import Alertmanager, Ilert, PagerDuty
+from tests.chaos.searching.pagers import Alertmanager, Ilert, PagerDuty, Splunk
 from tests.chaos.searching.passing import Passing
 from tests.chaos.searching.process import Process, log_beside
 from tests.chaos.searching.rules import Ibm, LiveSession, Uptinio
@@ -27,7 +27,7 @@ from tests.chaos.searching.words import CALLERS, Request
 from tests.chaos_upstream import Chaos
 from tests.harness import KEY, UPSTREAM_KEY
 
-VENDORS = (PagerDuty, Ilert, Opsgenie, Jsm, Alertmanager, Uptinio, Ibm, LiveSession)
+VENDORS = (PagerDuty, Ilert, Splunk, Opsgenie, Jsm, Alertmanager, Uptinio, Ibm, LiveSession)
 FEATURES = (
     *("burst", "silence", "shared", "fallback", "kill", "reload", "time", "refuse", "forget", "hold", "lost", "again"),
     "outage",

@@ -1,4 +1,5 @@
-"""Vendors that find an alert by what they are sent: by a key PagerDuty and ilert, by its labels Alertmanager."""
+"""Vendors that find an alert by what they are sent: by a key PagerDuty, ilert and Splunk On-Call, by its labels
+Alertmanager."""
 
 from __future__ import annotations
 
@@ -82,6 +83,27 @@ class Ilert(ByKey):
             if word == "COMMENT":
                 thing.notes.append(json.dumps(asked.body.get("comments") or asked.body.get("summary")))
         return 202, {}
+
+
+class Splunk(ByKey):
+    """https://help.splunk.com/splunk-observability-cloud/splunk-on-call/integrations-with-splunk-on-call/rest-endpoint-integration-for-splunk-on-call"""
+
+    dialect = "splunk_oncall"
+    has_notes = True
+
+    def handle(self, asked: Asked) -> Said:
+        """An alert of the REST endpoint."""
+        assert asked.path.startswith("/integrations/generic/20131114/alert/"), asked.path
+        key, word = asked.body.get("entity_id") or uuid.uuid4().hex, asked.body["message_type"]
+        if word in ("CRITICAL", "WARNING"):
+            self.trigger(key, asked.body["entity_display_name"])
+        elif thing := self.find(key):
+            self.touch(thing)
+            thing.is_acknowledged |= word == "ACKNOWLEDGEMENT"
+            thing.is_open = word != "RECOVERY"
+            if word == "INFO":
+                thing.notes.append(asked.body["state_message"])
+        return 200, {"result": "success", "entity_id": key}
 
 
 class Alertmanager(Vendor):

@@ -128,6 +128,16 @@ def _cloudevents(alert: Alert, what: str, chance: random.Random, passing: Passin
     return Request("POST", "/cloudevents", event)
 
 
+def _splunk_oncall(alert: Alert, what: str, chance: random.Random, passing: Passing) -> Request:
+    word = {"acknowledge": "ACKNOWLEDGEMENT", "close": "RECOVERY", "note": "INFO"}.get(what, "CRITICAL")
+    body = {"message_type": word, "entity_id": alert.key}
+    if word == "CRITICAL":
+        body["entity_display_name"] = alert.text
+    elif word == "INFO":
+        body["state_message"] = alert.notes[-1]
+    return Request("POST", f"/splunk_oncall/integrations/generic/20131114/alert/{KEY}/everyone", body, True)
+
+
 def _alertmanager(alert: Alert, what: str, chance: random.Random, passing: Passing) -> Request:
     one = {
         "labels": {"alertname": alert.key, "severity": "critical"},
@@ -148,12 +158,13 @@ CALLERS: dict[str, tuple[Say, tuple[str, ...]]] = {
     "ibm_monitoring": (_ibm_monitoring, ("update", "disable", "enable", "delete")),
     "livesession": (_livesession, ("update", "delete")),
     "cloudevents": (_cloudevents, ("update", "repeat", "acknowledge", "close")),
+    "splunk_oncall": (_splunk_oncall, ("update", "repeat", "acknowledge", "close", "note")),
     "alertmanager": (_alertmanager, ("update", "repeat", "close")),
 }
 """Who calls: how it says what is done with an alert, and what it can do but make one."""
-BY_KEY = ("ilert", "pagerduty", "opsgenie", "cloudevents", "alertmanager")
+BY_KEY = ("ilert", "pagerduty", "opsgenie", "cloudevents", "splunk_oncall", "alertmanager")
 """Who chooses a key."""
-ANY_KEY = BY_KEY[:4]
+ANY_KEY = BY_KEY[:5]
 """Whose keys are texts, so that one of them can go on with what another began."""
 ENDING = ("close", "disable", "delete")
 AGAIN = ("reopen", "enable")
