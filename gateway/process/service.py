@@ -200,10 +200,10 @@ class Gateway:
                 for task in tasks:
                     task.cancel()
                 await self.watch.leave()
-                await self.dispatcher.stop(DRAIN_SECONDS)
+                has_recorded_all = await self.dispatcher.stop(DRAIN_SECONDS)
                 with contextlib.suppress(StoreError):
                     await self.calls.write(store)
-                    if store.lease is None:
+                    if store.lease is None and has_recorded_all:
                         await store.write(unrecorded.end)
 
     def _use(self, config: Config) -> None:
