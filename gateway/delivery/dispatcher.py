@@ -87,9 +87,11 @@ class Dispatcher:
     def _start(self, name: str) -> None:
         self._tasks[name] = asyncio.create_task(self._lanes[name].run(), name=f"to {name}")
 
-    async def stop(self, within: float) -> None:
-        """Claims nothing more, and lets what is under way end within so many seconds before it is cancelled."""
-        for lanes in (*self._lanes.values(), *(one.lanes for one in self._leaving.values())):
+    async def stop(self, within: float) -> bool:
+        """Claims nothing more, and lets what is under way end within so many seconds before it is cancelled. Returns
+        whether the store knows how everything ended that was sent."""
+        everywhere = [*self._lanes.values(), *(one.lanes for one in self._leaving.values())]
+        for lanes in everywhere:
             lanes.stopping = lanes.is_ending = True
             lanes.wake()
         tasks = [*self._tasks.values(), *(one.task for one in self._leaving.values())]
@@ -102,6 +104,7 @@ class Dispatcher:
         for lanes in self._lanes.values():
             await lanes.client.aclose()
         await asyncio.gather(*(one.closing for one in self._leaving.values()))
+        return all(lanes.has_recorded_all for lanes in everywhere)
 
     async def admit(self, upstreams: Mapping[str, Upstream]) -> None:
         """Takes new and changed upstreams into use; removed ones are left to `dismiss`."""

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 import structlog
-from msgspec import Struct, structs
+from msgspec import structs
 
 from gateway import spans
 from gateway.canonical import Operation
@@ -30,14 +30,15 @@ from gateway.delivery.held import LOOK
 from gateway.delivery.judging import pause
 from gateway.delivery.keys import Keys
 from gateway.delivery.looking import lacks_id, look, may_have_opened
+from gateway.delivery.over import Over
 from gateway.delivery.waiting import Waiters
-from gateway.errors import ProblemKind, StoreError
+from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.metrics import Metrics
-from gateway.outcome import Again, Changed, Held, Pending, code_of
+from gateway.outcome import Again, Changed, Held, Pending, Rejected, code_of
 from gateway.road.preparing import Shipment, fire, prepare
 from gateway.road.settling import Verdict, cut_off, settle
 from gateway.road.unrecorded import doubt
-from gateway.store import AttemptRow, DeliveryRow, Store, Tx
+from gateway.store import DeliveryRow, Store, Tx
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -45,21 +46,6 @@ EVER = -1
 """A time before anything was ever due."""
 POLL = 2.0
 """Seconds between polls of the outbox without a wake-up: other processes may add deliveries."""
-
-
-class _Attempt(Struct, frozen=True):
-    """An attempt that is over: with what settings it was made, how it ended (None if nothing was to be sent), when it
-    began, in milliseconds since 1970, and how many seconds it took."""
-
-    upstream: Upstream
-    ended: Ended | None
-    started: int
-    took: float
-
-    @property
-    def requests(self) -> int:
-        """How many requests it took."""
-        return self.ended.requests if self.ended else 0
 
 
 class Lanes:
@@ -85,6 +71,7 @@ class Lanes:
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._claims: dict[int, DeliveryRow] = {}
         self._held_since: dict[int, float] = {}
+        self._unrecorded: set[int] = set()
         self._idle_until = 0.0
         self._claiming = Claiming()
         self._closing: set[asyncio.Task[None]] = set()
@@ -106,6 +93,11 @@ class Lanes:
     def claims(self) -> list[DeliveryRow]:
         """The deliveries under way."""
         return list(self._claims.values())
+
+    @property
+    def has_recorded_all(self) -> bool:
+        """Whether the store knows how everything ended that was sent."""
+        return not self._unrecorded
 
     def renewed(self, deliveries: Collection[int], at: float) -> None:
         """Notes that the leases of these deliveries were renewed at a time (monotonic seconds)."""
@@ -266,7 +258,9 @@ class Lanes:
             )
         try:
             await self._attempt(shipment, client)
+            self._unrecorded.discard(delivery.id)
         except NotOurs:
+            self._unrecorded.discard(delivery.id)
             log.warning("delivery.let_go", upstream=self._name, delivery=delivery.id)
         except StoreError as error:
             log.error("delivery.unrecorded", upstream=self._name, delivery=delivery.id, reason=str(error))
@@ -299,10 +293,12 @@ class Lanes:
             opening = shipment
             if shipment.tried_at is None and may_have_opened(shipment.operation, client.upstream):
                 opening = structs.replace(shipment, tried_at=started)
+            self._unrecorded.add(delivery.id)
             try:
                 ended = await self._run_safely(shipment, client, started)
             except asyncio.CancelledError:  # the gateway stops, and the upstream may have carried it out
                 await self._store.write(lambda tx: cut_off(tx, opening))
+                self._unrecorded.discard(delivery.id)
                 raise
             delivery.status = ended.status
             shipment = opening if ended.is_ambiguous else shipment
@@ -311,11 +307,11 @@ class Lanes:
             if not isinstance(ended.outcome, Pending):
                 delivery.attempts += 1
         shipment = structs.replace(shipment, delivery=delivery)
-        attempt = _Attempt(client.upstream, ended, started, time.monotonic() - began)
+        attempt = Over(client.upstream, ended, started, time.monotonic() - began)
         if ended is not None and isinstance(ended.outcome, Held):
             await self._hold(shipment, attempt, ended.outcome)
             return
-        verdict = await self._settle(shipment, attempt)
+        verdict = await self._settle_safely(shipment, attempt)
         if verdict.state != "again":
             self._waiters.verdict(delivery.command, delivery.upstream, verdict)
 
@@ -360,7 +356,23 @@ class Lanes:
 
     # --- what becomes of it --------------------------------------------------------------------------------
 
-    async def _settle(self, shipment: Shipment, attempt: _Attempt) -> Verdict:
+    async def _settle_safely(self, shipment: Shipment, attempt: Over) -> Verdict:
+        """Records an attempt. If what came of it cannot be stored, by a bug of ours or for what the upstream answered,
+        it becomes a dead letter: unrecorded, it would be sent again every second."""
+        try:
+            return await self._settle(shipment, attempt)
+        except StoreError:
+            raise
+        except Exception as error:
+            if attempt.ended is None:
+                raise
+            log.exception("delivery.unrecordable", upstream=self._name, delivery=shipment.delivery.id)
+            why = error.message if isinstance(error, Problem) else type(error).__name__
+            refused = Rejected(reason=f"its outcome cannot be stored: {why}", kind=ProblemKind.INTERNAL)
+            ended = structs.replace(attempt.ended, outcome=refused)
+            return await self._settle(shipment, structs.replace(attempt, ended=ended))
+
+    async def _settle(self, shipment: Shipment, attempt: Over) -> Verdict:
         delivery, upstream, ended = shipment.delivery, attempt.upstream, attempt.ended
         outcome = ended.outcome if ended else None
         assert not isinstance(outcome, Held)
@@ -380,7 +392,7 @@ class Lanes:
             if ended is not None and verdict.is_recorded:
                 code = code_of(ended.outcome) if verdict.state != "delivered" else ""
                 number = -delivery.attempts - 1 if isinstance(ended.outcome, Pending) else delivery.attempts
-                tx.insert_attempt(_attempt_row(delivery, number, verdict, code, attempt))
+                tx.insert_attempt(attempt.row(delivery, number, verdict, code))
             rates.owe(tx, upstream, attempt.requests - 1)
             if budget is not None:
                 rates.keep_budget(tx, upstream, budget)
@@ -452,7 +464,7 @@ class Lanes:
         await self._recorded(work)
         self._waiters.hold(delivery.command, delivery.upstream)
 
-    async def _hold(self, shipment: Shipment, attempt: _Attempt, held: Held) -> None:
+    async def _hold(self, shipment: Shipment, attempt: Over, held: Held) -> None:
         """Records that the upstream, or a key, is held. This is never a verdict on an alert: the delivery goes on
         waiting."""
         delivery, upstream = shipment.delivery, attempt.upstream
@@ -466,7 +478,7 @@ class Lanes:
                 if upstream.has_many_keys:
                     found.due = self._now() + int(LOOK * 1000)
                 tx.update_delivery(found)
-                tx.insert_attempt(_attempt_row(delivery, delivery.attempts, verdict, held.code, attempt))
+                tx.insert_attempt(attempt.row(delivery, delivery.attempts, verdict, held.code))
             rates.owe(tx, upstream, attempt.requests - 1)
 
         await self._recorded(work)
@@ -479,16 +491,3 @@ async def _close(client: Client, using: list[asyncio.Task[None]]) -> None:
     if using:
         await asyncio.wait(using)
     await client.aclose()
-
-
-def _attempt_row(delivery: DeliveryRow, number: int, verdict: Verdict, code: str, attempt: _Attempt) -> AttemptRow:
-    return AttemptRow(
-        delivery=delivery.id,
-        number=number,
-        at=attempt.started,
-        took=int(attempt.took * 1000),
-        status=delivery.status,
-        outcome=verdict.state,
-        reason=verdict.reason,
-        code=code,
-    )

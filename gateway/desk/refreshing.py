@@ -29,6 +29,8 @@ LISTED_AFTER_MS = 60_000
 """Milliseconds within which an alert may be missing in an upstream's list although it is there."""
 UNSEEN_AT_ONCE = 4
 """Alerts missing in an upstream's list that are asked for each time: whoever asked for the list waits for that."""
+EVER = -1
+"""A time before anything was ever due."""
 LAST_KNOWN = 16
 """Alerts that an upstream knows by one id are looked at newest first, this many at first."""
 
@@ -130,7 +132,7 @@ def take_in(
     rest. One that ended before `kept_since` may have been any scope's, purged by now: it is not adopted. An alert that
     changed here since the list was asked for is newer than the list."""
     who, upstream = asked.who, asked.upstream
-    in_flight = any(one.upstream == upstream.name for one in tx.waiting())  # it may be ours, not yet recorded
+    in_flight = tx.next_due(upstream.name, EVER) is not None  # what is listed may be ours, not yet recorded
     for found in alerts:
         tx.lock(f"id {upstream.name} {found.id}")
         row = _held(tx, who.scope, upstream.name, found.id, asked.entry)

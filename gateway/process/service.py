@@ -50,6 +50,8 @@ OPERATORS = ("/-/", "/metrics")
 """Prefixes of paths that are never a vendor's."""
 DRAIN_SECONDS = 14.0
 """Seconds that deliveries under way have to end when the gateway stops."""
+LONGEST_WAIT_MS = 7_200_000
+"""Milliseconds; longer than any upstream can ask us to wait before a delivery is tried again."""
 STORE_PATIENCE = 2.0
 """Seconds that the metrics wait for the store: Prometheus waits ten for the metrics."""
 
@@ -78,6 +80,14 @@ async def _began(store: Store) -> bool:
     with contextlib.suppress(StoreError):
         return await store.write(unrecorded.begin)
     return True
+
+
+async def _call_back(store: Store, now: int) -> None:
+    """Corrects what waits where the clock was set back since the last run, as at the start of a machine that does not
+    keep the time: it would wait for as long, and nobody would be told, as nothing of the future is late."""
+    if store.lease is None:
+        with contextlib.suppress(StoreError):
+            await store.write(lambda tx: tx.call_back(now, LONGEST_WAIT_MS), is_long=True)
 
 
 def own_name(tx: Tx) -> str:
@@ -176,6 +186,7 @@ class Gateway:
             self._ids = Ids(slot=lambda: store.slot, floor=floor)
             self._name = await store.write(own_name)
             after_a_kill = await _began(store)
+            await _call_back(store, self.clock())
             self.dispatcher = Dispatcher(
                 store,
                 self.config.upstreams,
@@ -200,10 +211,10 @@ class Gateway:
                 for task in tasks:
                     task.cancel()
                 await self.watch.leave()
-                await self.dispatcher.stop(DRAIN_SECONDS)
+                has_recorded_all = await self.dispatcher.stop(DRAIN_SECONDS)
                 with contextlib.suppress(StoreError):
                     await self.calls.write(store)
-                    if store.lease is None:
+                    if store.lease is None and has_recorded_all:
                         await store.write(unrecorded.end)
 
     def _use(self, config: Config) -> None:

@@ -154,9 +154,9 @@ def _not_now(turn: Turn) -> Shipment | None:
 
 
 def fire(tx: Tx, shipment: Shipment) -> bool:
-    """Has a fallback told everything from here on; returns False where the alert ended at the last moment, changed
-    since the shipment was prepared, or another replica has taken the delivery over. Nothing is queued for a fallback
-    that stands by, so a change that is not in the shipment would never be told."""
+    """Has a fallback told everything from here on; returns False where the alert ended at the last moment, changed or
+    was taken by another upstream since the shipment was prepared, or another replica has taken the delivery over.
+    Nothing is queued for a fallback that stands by, so a change that is not in the shipment would never be told."""
     tx.lock(f"alert {shipment.delivery.alert}")  # before its delivery, in the order in which a command locks them
     delivery = tx.delivery(shipment.delivery.id)
     if delivery is None or delivery.state != "waiting" or delivery.alert is None:
@@ -165,8 +165,9 @@ def fire(tx: Tx, shipment: Shipment) -> bool:
         return False
     if shipment.as_of is not None and shipment.as_of != last_command(tx, delivery.alert):
         return False
-    target = target_of(tx, delivery)
-    if target is None:
+    row, targets = tx.alert(delivery.alert), tx.targets(delivery.alert)
+    target = next((one for one in targets if one.upstream == delivery.upstream), None)
+    if row is None or target is None or needless(tx, delivery, row, target, targets):
         return False
     target.state = "waiting"
     tx.put_target(target)

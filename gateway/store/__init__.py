@@ -217,6 +217,11 @@ class Tx(Protocol):
     def shift_waiting(self, by: int) -> None:
         """Shifts `due` and `created_at` of all waiting deliveries by so many milliseconds."""
 
+    def call_back(self, now: int, longest: int) -> None:
+        """Moves waiting deliveries of commands that are later than `now`, and were not moved since, to what they would
+        be had the command just come; and has those tried at once that failed and have longer than `longest` to wait.
+        All times are milliseconds."""
+
     def next_due(self, upstream: str, after: int) -> int | None:
         """The earliest `due` later than `after` among an upstream's waiting deliveries."""
 

@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import queue
 import secrets
 import threading
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -36,7 +38,7 @@ from gateway.store.jobs import Job, answer
 from gateway.store.postgres_journeys import CHANNEL, ahead, end, one_view, say, take_back, tell
 from gateway.store.postgres_line import ANSWER, PAUSE, Address, Away, Line, Watch
 from gateway.store.postgres_schema import migrate
-from gateway.store.postgres_tx import Conflict, Full, Lost, Overdue, PostgresTx, Trouble, Unclear
+from gateway.store.postgres_tx import LONGEST_LEASE, Conflict, Full, Lost, Overdue, PostgresTx, Trouble, Unclear
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -78,6 +80,7 @@ class PostgresStore:
         self._listing = {whose: asyncio.Lock() for whose in ASKING}
         self._keeping: asyncio.Task[None] | None = None
         self._closing = threading.Event()
+        self._ahead = -math.inf  # by how many seconds the server's clock is ahead of our monotonic one
         self.slot = 0
         self.lease: float | None = lease
         self.on_hint: Callable[[str], None] = _ignore_hint
@@ -91,6 +94,8 @@ class PostgresStore:
             await asyncio.to_thread(self._prepare)
             self._start()
             if self._owner:
+                with contextlib.suppress(StoreError):  # so many may wait that it takes too long
+                    await self.write(lambda tx: _own(tx).shorten())
                 self.slot = await self.write(_take_slot)
         except BaseException as error:
             await self._stop()
@@ -382,13 +387,20 @@ class PostgresStore:
 
     async def _keep(self) -> None:
         """Renews the lease on the writer slot. If it was lost, because this process was frozen past its lease, the slot
-        may be another replica's by now: a new one is taken."""
+        may be another replica's by now: a new one is taken. Also notices that the server's clock was set back."""
         while True:
             await asyncio.sleep(self._held_for / 3)
             try:
-                if not await self.write(lambda tx: _own(tx).keep_slot()):
+                at = await self.write(lambda tx: _own(tx).keep_slot())
+                if at is None:
                     self.slot = await self.write(_take_slot)
                     log.warning("store.slot_lost", slot=self.slot)
+                    continue
+                ahead = at - time.monotonic()
+                if ahead < self._ahead - LONGEST_LEASE / 2:
+                    log.warning("store.clock_set_back", seconds=round(self._ahead - ahead))
+                    await self.write(lambda tx: _own(tx).shorten())
+                self._ahead = ahead
             except StoreError as error:
                 log.error("store.unavailable", reason=str(error))
 

@@ -28,6 +28,8 @@ from gateway.store.tables import ACKNOWLEDGES, ALERTS, COMMANDS, DELIVERIES, OVE
 T = TypeVar("T")
 LONG = 300.0
 """Seconds that sums over the whole history may take."""
+LONGEST_LEASE = 60.0
+"""Seconds; longer than any lease that is granted."""
 _CHANNEL_BYTES = 7999
 _OWN = (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError)
 _AWAY = (errors.UndefinedTable, errors.UndefinedColumn, errors.InsufficientPrivilege)
@@ -317,14 +319,25 @@ class PostgresTx(SqlTx):
         )
         return found[0] if found else None
 
-    def keep_slot(self) -> bool:
-        """Renews the lease of the slot; returns whether it was still this replica's."""
+    def keep_slot(self) -> float | None:
+        """Renews the lease of the slot; returns the server's time in seconds, None if it was not this replica's any
+        more."""
         kept = self._one(
             "UPDATE slots SET leased_until = statement_timestamp() + ? * interval '1 second' "
-            "WHERE owner = ? RETURNING slot",
+            "WHERE owner = ? RETURNING extract(epoch FROM leased_until)::float8",
             (self._lease, self._owner),
         )
-        return kept is not None
+        return kept[0] - self._lease if kept else None
+
+    def shorten(self) -> None:
+        """Shortens leases that end later than any that is granted now, as the server's clock was set back since:
+        whoever is alive renews them in time, and those of the dead would block what they hold for as long as it was set
+        back."""
+        shorter = "leased_until = statement_timestamp() + ? * interval '1 second'"
+        too_long = "leased_until > statement_timestamp() + ? * interval '1 second'"
+        bounds = (self._lease, LONGEST_LEASE)
+        self._run(f"UPDATE deliveries SET {shorter} WHERE state = 'waiting' AND {too_long}", bounds)
+        self._run(f"UPDATE slots SET {shorter} WHERE {too_long}", bounds)
 
     # the rest
 

@@ -145,6 +145,16 @@ class Deliveries(Running):
         shift = "UPDATE deliveries SET due = due + ?, created_at = created_at + ? WHERE state = 'waiting'"
         self._run(shift, (by, by))
 
+    def call_back(self, now: int, longest: int) -> None:
+        self._run(
+            "UPDATE deliveries SET created_at = created_at - (c.at - ?), "
+            "due = CASE WHEN attempts > 0 THEN ? ELSE due - (c.at - ?) END FROM commands c "
+            "WHERE c.id = deliveries.command AND state = 'waiting' AND c.at > ? AND created_at >= c.at",
+            (now, now + 1, now, now),  # a millisecond more, as it is a retry: see `DeliveryRow.is_retry`
+        )
+        soon = "UPDATE deliveries SET due = ? WHERE state = 'waiting' AND attempts > 0 AND due > ?"
+        self._run(soon, (now + 1, now + longest))
+
     def next_due(self, upstream: str, after: int) -> int | None:
         later = "SELECT min(due) FROM deliveries WHERE upstream = ? AND state = 'waiting' AND due > ?"
         found = self._one(later, (upstream, after))

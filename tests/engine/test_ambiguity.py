@@ -4,6 +4,8 @@ upstream and never created twice. Stand-ins that keep and list what they are sen
 from __future__ import annotations
 
 import json
+import secrets
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from gateway.process import service
 from gateway.road import needed
 from tests.chaos_upstream import CLOSE, HANG, RESET_AFTER, Behaviour, Got, chaos, say
 from tests.clients.callers import ibm_alert
+from tests.engine.replicas import execute
 from tests.engine.vendors import (
     BY_ID,
     OK,
@@ -22,8 +25,10 @@ from tests.engine.vendors import (
     Uptinio,
     Vendor,
     before,
+    count,
     down,
     fill,
+    gated,
     heal,
     inner,
     outbox,
@@ -33,7 +38,8 @@ from tests.engine.vendors import (
     table,
     writes,
 )
-from tests.harness import House
+from tests.harness import KEY, House, house
+from tests.postgres_server import shared
 
 GARBAGE = {"no UTF-8": say(200, b'{"data": {"id": "\xff\xfe\xfa"}}'), "60 kB of brackets": say(200, b"[" * 60_000)}
 
@@ -239,6 +245,44 @@ def test_an_outcome_that_the_full_store_cannot_take_is_recorded_later_and_not_se
         [delivered] = settled(h)
         assert delivered.attempts == 1
         assert large in rows(h, "name", "ids")
+        assert len(upstream.got) == 1
+
+
+def test_an_outcome_that_could_not_be_recorded_before_the_end_is_looked_for(tmp_path: Path) -> None:
+    """Who restarts a gateway whose disk is full must not be paged twice for what a vendor took meanwhile."""
+    there, gate, large = Uptinio(), threading.Event(), "alt_" + "7" * 20_000
+
+    def answer(got: Got) -> Behaviour:
+        if got.method != "POST":
+            return there(got)
+        there(got)
+        [made] = there.held.values()
+        there.held = {large: {**made, "id": large}}
+        return gated(gate, say(201, {"data": there.held[large]}))
+
+    with chaos(answer) as upstream:
+        oncall = table("there", upstream.url, "uptinio")
+        with before(tmp_path, oncall) as h:
+            page(h)
+            h.wait_for(lambda: upstream.got and count(h, "calls"))  # nothing else is left to be written at the end
+            fill(h)
+            gate.set()
+        with before(tmp_path, oncall) as h:
+            settled(h)
+        assert [got.method for got in writes(upstream)] == ["POST"]
+
+
+def test_an_outcome_that_no_store_can_hold_is_a_dead_letter_and_not_sent_every_second(tmp_path: Path) -> None:
+    """PostgreSQL's indexes take no id of thousands of characters, whatever an upstream makes up."""
+    url, large = shared().database(), secrets.token_hex(8_000)
+    asked = "SELECT state, attempts, status, code FROM deliveries"
+    with chaos(say(201, {"data": {"id": large}})) as upstream:
+        text = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n' + table("there", upstream.url, "uptinio")
+        with house(tmp_path, config=lambda _: text, store=url) as h:
+            page(h)
+            assert h.wait_for(lambda: [row for row in execute(url, asked) if row[0] != "waiting"]) == [
+                ("dead", 1, 201, "internal")
+            ]
         assert len(upstream.got) == 1
 
 

@@ -52,6 +52,16 @@ def test_a_page_that_is_dropped_between_its_turn_and_its_sending_is_not_sent() -
         assert not fire(desk.tx, shipment)
 
 
+def test_a_page_that_another_upstream_takes_between_its_turn_and_its_sending_is_not_sent() -> None:
+    """An upstream that was away may come back at that moment: two would be woken."""
+    desk, shipment = at_its_turn()
+    drain(desk, "byid")
+    with desk.connection:
+        assert not fire(desk.tx, shipment)
+    assert drain(desk, "bykey") == []
+    assert states(desk, "bykey") == [("create", "void")]
+
+
 def test_what_changes_between_its_turn_and_its_sending_is_told_too() -> None:
     """A waiting fallback is sent no updates, so content that was read before an update must not be sent after it."""
     desk, shipment = at_its_turn()

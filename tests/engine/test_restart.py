@@ -14,9 +14,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import httpx
 
+from gateway.store.sqlite import SqliteTx
 from tests.chaos_upstream import CLOSE, Chaos, chaos, say
+from tests.engine.vendors import before, outbox, page, settled, table
 from tests.harness import KEY
 
 KILLS = 5
@@ -185,3 +188,19 @@ def test_what_is_under_way_when_the_gateway_dies_is_sent_again_with_the_same_key
             time.sleep(0.3)
         first, *others = [got.body["alertKey"] for got in upstream.got]
         assert first and others == [first]
+
+
+def test_what_waits_is_sent_though_the_clock_was_set_back_while_nothing_ran(tmp_path: Path) -> None:
+    """The machine does not keep the time: all that is stored is of the next month."""
+    month = 30 * 86_400_000
+    with chaos(say(503)) as upstream:
+        oncall = table("oncall", upstream.url, "ilert", "")
+        with before(tmp_path, oncall) as h:
+            page(h)
+            h.wait_for(lambda: [row for row in outbox(h) if row.attempts])
+        with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection, connection:
+            connection.execute("UPDATE commands SET at = at + ?", (month,))
+            SqliteTx(connection).shift_waiting(month)
+        upstream.always(say(202, {}))
+        with before(tmp_path, oncall) as h:
+            settled(h)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import httpx
 import psycopg
+import pytest
 
 from gateway.canonical import Operation
 from gateway.config.loading import parse
@@ -17,6 +18,7 @@ from gateway.road.preparing import Shipment, fire
 from gateway.store import Asking, DeliveryRow, TargetRow, Tx
 from gateway.store.postgres import PostgresStore
 from tests.chaos_upstream import RESET_AFTER, chaos, say
+from tests.engine.replicas import claim, execute, put, until
 from tests.engine.store_drivers import alert, delivery
 from tests.engine.vendors import Uptinio, slow, writes
 from tests.harness import KEY, served
@@ -203,3 +205,41 @@ def test_what_is_under_way_to_an_upstream_that_was_taken_out_is_held_on_to() -> 
                 send(other, "cpu")  # this makes it look for deliveries
                 wait_for(lambda: len(httpx.get(other + "/-/deliveries?state=delivered").json()["deliveries"]) == 2)
         assert [got.body["alertKey"] for got in upstream.got] == ["disk", "cpu"]
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["by one that ran on", "by one that is started then"])
+def test_what_a_dead_replica_held_is_taken_over_though_the_servers_clock_was_set_back(is_new: bool) -> None:
+    """Its leases end an hour from now by the server's clock, which was an hour ahead until now."""
+
+    async def main() -> None:
+        url = shared().database()
+        async with PostgresStore(url, lease=LEASE) as dead, PostgresStore(url, lease=LEASE) as other:
+            await dead.write(put(delivery(2, upstream="u", lane="l")))
+            assert [row.id for row in await claim(dead)] == [2]
+            execute(url, "UPDATE deliveries SET leased_until = leased_until + interval '1 hour'")
+            if is_new:
+                async with PostgresStore(url, lease=LEASE) as new:
+                    await until(lambda: _takes_over(new))
+            else:
+                other._ahead = time.time() - time.monotonic() + 3600
+                await until(lambda: _takes_over(other))
+
+    asyncio.run(main())
+
+
+async def _takes_over(store: PostgresStore) -> bool:
+    return bool(await claim(store))
+
+
+def test_the_clock_of_a_server_that_runs_on_shortens_no_lease() -> None:
+    async def main() -> None:
+        url = shared().database()
+        async with PostgresStore(url) as one:
+            await one.write(put(delivery(2, upstream="u", lane="l")))
+            await claim(one)
+            before = execute(url, "SELECT leased_until FROM deliveries")
+            async with PostgresStore(url, lease=LEASE):
+                await asyncio.sleep(LEASE)
+            assert execute(url, "SELECT leased_until FROM deliveries") == before
+
+    asyncio.run(main())

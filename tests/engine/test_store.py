@@ -407,6 +407,30 @@ def test_waiting_is_counted_by_upstream_with_the_age_of_the_oldest(harness: Harn
     in_tx(harness, work)
 
 
+def test_what_waits_of_a_time_to_come_is_called_back(harness: Harness) -> None:
+    """The clock was set back by 5,000 to 1,000. Each case: when its command came, and for the delivery `created_at`,
+    `due`, attempts before, and the first two after."""
+    cases = [
+        ((6_000, 6_000, 6_000, 0), (1_000, 1_000)),  # new
+        ((6_000, 6_000, 6_900, 3), (1_000, 1_001)),  # tried; a retry is due after its `created_at`
+        ((6_000, 8_000, 8_000, 0), (3_000, 3_000)),  # a fallback, whose turn comes in 2,000
+        ((6_000, 1_000, 1_000, 0), (1_000, 1_000)),  # moved along with the clock when that was set
+        ((900, 900, 5_900, 3), (900, 1_001)),  # came before, and would wait for longer than any upstream asks for
+        ((900, 900, 1_400, 3), (900, 1_400)),
+        ((900, 2_900, 2_900, 0), (2_900, 2_900)),  # a fallback of before
+    ]
+
+    def work(tx: Tx) -> None:
+        for number, ((at, created, due, attempts), _) in enumerate(cases, 1):
+            tx.insert_command(command(number, at=at))
+            tx.insert_delivery(delivery(number, created_at=created, due=due, attempts=attempts))
+        tx.call_back(1_000, longest=500)
+        found = tx.deliveries(DeliveryFilter(after=0))
+        assert [(row.created_at, row.due) for row in found] == [after for _, after in cases]
+
+    in_tx(harness, work)
+
+
 def test_attempts_of_a_delivery(harness: Harness) -> None:
     def work(tx: Tx) -> None:
         tx.insert_delivery(delivery(1))
