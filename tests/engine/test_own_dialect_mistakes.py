@@ -261,8 +261,8 @@ def test_whatever_stands_in_a_description_it_is_used_or_its_faults_are_said(text
 
 
 def test_what_is_wrong_with_a_description_is_said_once() -> None:
-    """A mistake is not reported again for each use of the dialect."""
-    there = '[inbound.acme]\n[upstreams.own]\ndialect = "acme"\nurl = "https://x"\nkey = "k"\n'
+    """A mistake is not reported again for each use of the dialect, whose addresses may have a query."""
+    there = '[inbound.acme]\n[upstreams.own]\ndialect = "acme"\nurl = "https://x/in?room=7"\nkey = "k"\n'
     with pytest.raises(ConfigurationError) as raised:
         parse('[dialects.acme.fields]\nsumary = "x"\n' + there)
     assert [one.partition(":")[0] for one in raised.value.problems] == ["dialects.acme.fields.sumary"]
