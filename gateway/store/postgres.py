@@ -21,6 +21,7 @@ import contextlib
 import queue
 import secrets
 import threading
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -83,6 +84,7 @@ class PostgresStore:
         self.on_hint: Callable[[str], None] = _ignore_hint
         self.is_strained = False
         self.damage = ""
+        self._clock_there = time.time() - time.monotonic()
 
     # --- opening and closing -----------------------------------------------------------------------------
 
@@ -92,6 +94,7 @@ class PostgresStore:
             self._start()
             if self._owner:
                 self.slot = await self.write(_take_slot)
+                await self._compare_clocks()
         except BaseException as error:
             await self._stop()
             if isinstance(error, StoreError):
@@ -178,6 +181,10 @@ class PostgresStore:
     async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:
         held = [row.id for row in claims]
         return await self.write(lambda tx: _own(tx).renew(held)) if held else []
+
+    @property
+    def ahead(self) -> float:
+        return self._clock_there - (time.time() - time.monotonic())
 
     @property
     def left_behind(self) -> str:
@@ -389,8 +396,15 @@ class PostgresStore:
                 if not await self.write(lambda tx: _own(tx).keep_slot()):
                     self.slot = await self.write(_take_slot)
                     log.warning("store.slot_lost", slot=self.slot)
+                await self._compare_clocks()
             except StoreError as error:
                 log.error("store.unavailable", reason=str(error))
+
+    async def _compare_clocks(self) -> None:
+        """Reads the server's clock. It is compared with the monotonic one: the wall's may be set meanwhile."""
+        before = time.monotonic()
+        there = await self.read(lambda tx: _own(tx).clock(), whose="gateway")
+        self._clock_there = there - (before + time.monotonic()) / 2
 
     def _look_around(self, line: Line) -> None:
         """Checks every `LOOK` seconds which server was promoted last. A standby may be promoted while the old primary

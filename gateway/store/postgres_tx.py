@@ -299,6 +299,12 @@ class PostgresTx(SqlTx):
         )
         return [row[0] for row in rows]
 
+    def clock(self) -> float:
+        """The time on the server, in seconds since 1970."""
+        found = self._one("SELECT extract(epoch FROM clock_timestamp())", ())
+        assert found is not None
+        return float(found[0])
+
     def release(self) -> None:
         """Releases all claims and the writer slot of this replica."""
         freed = "leased_until = '-infinity'"

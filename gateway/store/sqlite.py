@@ -102,6 +102,7 @@ class SqliteStore:
         self.on_hint: Callable[[str], None] = _ignore_hint
         self.is_strained = False
         self.damage = ""
+        self.ahead = 0.0
         self.left_behind = ""
         self._files: dict[str, tuple[int, int]] = {}
 
