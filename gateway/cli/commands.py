@@ -75,7 +75,7 @@ def serve(
             sys.exit(supervise(arguments, workers, addresses, begun(config)))
         except OSError as error:
             raise click.ClickException(f"cannot listen: {error}") from None
-    sys.exit(run(lambda: load(config_path, listen=listen), fd, admin_fd))
+    sys.exit(run(config, lambda: load(config_path, listen=listen), fd, admin_fd))
 
 
 def _dialect(name: str, config: Any = None) -> Any:
