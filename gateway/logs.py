@@ -6,7 +6,6 @@ fields named like credentials are masked all the same.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
@@ -15,13 +14,14 @@ import sys
 import time
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
-from typing import IO, Any, BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 import msgspec
 import structlog
 
 from gateway import spans
 from gateway.config.secrets import MASK
+from gateway.log_writer import LogWriter
 
 WORKER = "ALERT_GATEWAY_WORKER"
 """The environment variable with the number of a worker process."""
@@ -76,19 +76,6 @@ def as_json(event: MutableMapping[str, Any], default: Callable[[Any], Any]) -> b
         return json.dumps(event, default=default).encode("ascii")
 
 
-def stand_in() -> None:
-    """Opens /dev/null for standard streams that the parent process closed (`2>&-`). Else the next socket would get the
-    number of standard error and be written to, and the event loop aborts when it is to close such a socket."""
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        try:
-            os.fstat(number)
-        except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # gets `number`: the lowest free one, as those below are open
-            os.set_inheritable(opened, True)
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, encoding="utf8", closefd=False))  # noqa: SIM115 - for good
-
-
 def configure(level: str = "info") -> None:
     """Sets up logging for the process, to standard error."""
     pretty = sys.stderr.isatty()
@@ -109,25 +96,18 @@ def configure(level: str = "info") -> None:
     )
 
 
-class _Unfailing:
-    """A file for which errors in writing are ignored: a log may be on a full disk, or its reader may have ended, and
-    then only its lines may be lost."""
-
-    def __init__(self, file: IO[Any]) -> None:
-        self._file = file
-
-    def write(self, line: Any) -> None:
-        """Writes a line, as far as possible."""
-        with contextlib.suppress(OSError, ValueError):
-            self._file.write(line)
-
-    def flush(self) -> None:
-        """Writes what is buffered, if possible."""
-        with contextlib.suppress(OSError, ValueError):
-            self._file.flush()
+def _lost(lines: int) -> bytes:
+    """The line that says how many were lost, as nobody read them."""
+    event = stamp(None, "warning", {"lines": lines, "event": "log.lost", "level": "warning"})
+    return as_json(name_worker(None, "warning", event) if WORKER in os.environ else event, str) + b"\n"
 
 
 def _to_standard_error(pretty: bool) -> Callable[..., Any]:
+    try:
+        fd = sys.stderr.fileno()
+    except OSError:  # something in memory has been put in its place
+        return structlog.BytesLoggerFactory(sys.stderr.buffer)
+    writer = LogWriter(fd, _lost)
     if pretty:
-        return structlog.WriteLoggerFactory(cast("TextIO", _Unfailing(sys.stderr)))
-    return structlog.BytesLoggerFactory(cast("BinaryIO", _Unfailing(sys.stderr.buffer)))
+        return structlog.WriteLoggerFactory(cast("TextIO", writer))
+    return structlog.BytesLoggerFactory(cast("BinaryIO", writer))

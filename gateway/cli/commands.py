@@ -15,7 +15,7 @@ import click
 from gateway import __version__
 from gateway.cli.check import COMMANDS as CHECKING
 from gateway.cli.outbox import COMMANDS
-from gateway.cli.showing import CONFIG, JSON, load_config, print_anything, print_json, table
+from gateway.cli.showing import CONFIG, JSON, load_config, print_anything, print_json, stand_in, table
 from gateway.cli.trace import COMMANDS as TRACING
 
 
@@ -23,6 +23,7 @@ from gateway.cli.trace import COMMANDS as TRACING
 @click.version_option(__version__, prog_name="alert-gateway")
 def main() -> None:
     """A translation proxy between alerting vendors."""
+    stand_in()
     print_anything()
 
 
@@ -58,11 +59,10 @@ def serve(
 
     spare()
     from gateway.config.loading import load
-    from gateway.logs import configure, stand_in
+    from gateway.logs import configure
     from gateway.process.serving import begun, run
     from gateway.process.workers import supervise
 
-    stand_in()
     configure(log_level)
     config = load_config(config_path, listen=listen)
     if workers > 1:
@@ -75,7 +75,7 @@ def serve(
             sys.exit(supervise(arguments, workers, addresses, begun(config)))
         except OSError as error:
             raise click.ClickException(f"cannot listen: {error}") from None
-    sys.exit(run(lambda: load(config_path, listen=listen), fd, admin_fd))
+    sys.exit(run(config, lambda: load(config_path, listen=listen), fd, admin_fd))
 
 
 def _dialect(name: str, config: Any = None) -> Any:

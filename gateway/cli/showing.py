@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,19 @@ def print_json(value: Any) -> None:
     import msgspec
 
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def stand_in() -> None:
+    """Opens /dev/null for standard streams that the parent process closed (`2>&-`). Else the next socket would get the
+    number of standard error and be written to, and the event loop aborts when it is to close such a socket."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # gets `number`: the lowest free one, as those below are open
+            os.set_inheritable(opened, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf8", closefd=False))  # noqa: SIM115 - for good
 
 
 def print_anything() -> None:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -120,6 +121,8 @@ class Secret:
             signature = (found.st_mtime_ns, found.st_ino, found.st_size)
             if signature == self._signature:
                 return ""
+            if self._signature is not None and not stat.S_ISREG(found.st_mode):
+                return "is not a file any more"  # reading a pipe would stop everything until somebody writes
             text = Path(self._name).read_text("utf-8-sig").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             return f"cannot be read: {unread(error)}"

@@ -26,16 +26,17 @@ log = structlog.get_logger()
 class Gate:
     """Limits what is sent from the outbox to an upstream. `shut` is called when the breaker opens or is held."""
 
-    def __init__(self, store: Store, client: Client, shut: Callable[[], None]) -> None:
+    def __init__(self, store: Store, client: Client, shut: Callable[[], None], now: Callable[[], int]) -> None:
         self._store = store
         self._client = client
         self._shut = shut
+        self._now = now
         self._note = _note(client.upstream.name)
         self._held_with = 0
         self._probe: str | None = None
         self._known_then: dict[str, int] = {}
         self._changes, self._kept = 0, 0
-        self._shut_at = time.time_ns() // 1_000_000
+        self._shut_at = self._now()
         self._others = OtherReplicas()
         self.breaker = Breaker()
         self.budget = Budget(at=time.monotonic())
@@ -46,7 +47,7 @@ class Gate:
         self.breaker, spent = await self._store.read(
             lambda tx: (breaker_of(tx, self._client.upstream.name), tx.note(budget))
         )
-        self.budget = budgeted(spent, time.monotonic(), time.time_ns() // 1_000_000)
+        self.budget = budgeted(spent, time.monotonic(), self._now())
 
     async def hear(self) -> None:
         """Closes the breaker if another replica has delivered to the upstream since it opened: that may have sent all
@@ -57,7 +58,7 @@ class Gate:
             return
         name, before, now = self._client.upstream.name, self._changes, time.monotonic()
         is_due = self.breaker.wait(now) <= 0 and self._others.is_due(now)
-        refused, began = {name: self._shut_at}, time.time_ns() // 1_000_000
+        refused, began = {name: self._shut_at}, self._now()
         since = self._others.since(refused)
 
         def work(tx: Tx) -> tuple[bool, bool]:
@@ -135,7 +136,7 @@ class Gate:
         elif self.breaker.succeeded():
             log.info("upstream.back", upstream=name)
         if self.is_open:
-            self._shut_at = time.time_ns() // 1_000_000
+            self._shut_at = self._now()
         if self.is_open and before[0] != self.breaker.state:
             self._shut()
         if (self.breaker.state, self.breaker.pause) != before:

@@ -75,7 +75,7 @@ class Lanes:
         self._idle_until = 0.0
         self._claiming = Claiming()
         self._closing: set[asyncio.Task[None]] = set()
-        self.gate = Gate(store, client, self._shut)
+        self.gate = Gate(store, client, self._shut, now)
         self.keys = Keys(store, client.upstream.name, now)
         self._is_resumed, self._after_a_kill = False, after_a_kill
         self.stopping = False

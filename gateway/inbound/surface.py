@@ -11,7 +11,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import parse_qs, unquote
@@ -36,6 +35,7 @@ from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.inbound.bulk import LARGE, Bulk
 from gateway.inbound.limits import WHOLE, decode, inflate, read_body
 from gateway.inbound.paths import Match, Paths
+from gateway.mapping.values import from_millis
 from gateway.road.accepted import Answered
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Surface:
                 **call.headers,
             },
             body=UNSET,
-            now=datetime.now(UTC),
+            now=from_millis(self._desk.now()),
         )
         if not match.inbound.dialect.credential_in_body:
             self._let_in(call, match, incoming)

@@ -36,6 +36,10 @@ PURGING = 0.25
 expire in a second than are in a batch, and the store would grow for ever."""
 CLOCK_JUMP = 10.0
 """Seconds by which the clock has to jump to be followed."""
+DIFFERS = (
+    "this machine's clock is so many seconds off from that of the database's server, which all replicas go by; set "
+    "whichever is wrong"
+)
 
 
 class Housekeeping:
@@ -45,6 +49,9 @@ class Housekeeping:
         self._gateway = gateway
         self._store = gateway.store
         self._dispatcher = dispatcher
+        self._is_off = False
+        if self._store.lease is not None:
+            gateway.clock.follow(self._off_by())
         self._hearing = Hearing(gateway.now())
         self._called, self._purged = time.monotonic(), -math.inf
 
@@ -100,8 +107,11 @@ class Housekeeping:
         """Follows a system clock that was set. The due times of waiting deliveries are moved first, as they mean a
         pause, not a time of day: so a jump neither delays deliveries nor has them given up. Where replicas share a
         store, one clock of many moves nothing."""
+        if self._store.lease is not None:
+            self._gateway.clock.follow(self._gateway.clock.jump + self._off_by())
+            return
         jump = self._gateway.clock.jump
-        if abs(jump) < CLOCK_JUMP or self._store.lease is not None:
+        if abs(jump) < CLOCK_JUMP:
             self._gateway.clock.follow(jump)
             return
         log.warning("clock.jumped", seconds=round(jump))
@@ -113,6 +123,20 @@ class Housekeeping:
             self._gateway.clock.follow(-first)
             raise
         self._gateway.clock.follow(then)
+
+    def _off_by(self) -> float:
+        """Seconds by which this machine's clock is behind that of the store's server, by which all replicas go: what a
+        replica hours ahead had written down would be due hours later for the others, and what is over by its clock is
+        not over. Nothing where they differ by little, as clocks do."""
+        ahead = self._store.ahead
+        is_off = abs(ahead) >= CLOCK_JUMP
+        if is_off != self._is_off:
+            self._is_off = is_off
+            if is_off:
+                log.warning("clock.differs", seconds=round(-ahead), reason=DIFFERS)
+            else:
+                log.info("clock.agrees")
+        return ahead if is_off else 0.0
 
     async def _pass_time(self) -> None:
         now, desk = self._gateway.now(), self._desk

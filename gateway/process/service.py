@@ -183,7 +183,7 @@ class Gateway:
             if moved := await store.read(left):
                 raise StoreError(moved.refusal)
             floor = await store.read(lambda tx: tx.largest_id())
-            self._ids = Ids(slot=lambda: store.slot, floor=floor)
+            self._ids = Ids(slot=lambda: store.slot, floor=floor, clock=self.clock)
             self._name = await store.write(own_name)
             after_a_kill = await _began(store)
             await _call_back(store, self.clock())

@@ -25,6 +25,7 @@ from gateway.errors import ConfigurationError, StoreError
 from gateway.logs import WORKER
 from gateway.network.certificates import Following, not_after
 from gateway.network.listening import Tls
+from gateway.process.aside import aside
 from gateway.process.lean import settled
 from gateway.process.server import bind, serving
 from gateway.process.service import Gateway, fixed, takes_restart
@@ -33,6 +34,8 @@ from gateway.process.workers import SUPERVISOR, beat, hear_signals
 log = structlog.get_logger()
 LOOK_EVERY = 1.0
 """Seconds between two looks at the certificate files."""
+LOADING = 60.0
+"""Seconds that reading a configuration may take."""
 SETTLE = 0.3
 """Seconds after listening has ended in which requests that were sent before are still answered."""
 LINGER = 3.0
@@ -53,11 +56,10 @@ VERDICTS = SETTLE + PATIENCE - 1
 may be longer than the shutdown waits, and by default is not."""
 
 
-def run(load: Callable[[], Config], fd: int | None = None, admin_fd: int | None = None) -> int:
-    """Serves until SIGTERM or SIGINT; returns the exit status. `load` reads the configuration, again at each SIGHUP;
-    `fd` and `admin_fd` are listening sockets that a supervisor passed on. Raises `ConfigurationError`."""
+def run(config: Config, load: Callable[[], Config], fd: int | None = None, admin_fd: int | None = None) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit status. `load` reads the configuration again, at each SIGHUP;
+    `fd` and `admin_fd` are listening sockets that a supervisor passed on."""
     _allow_many_connections()
-    config = load()
     if problem := _differs_from_supervisors(config):
         log.critical("config.refused", problem=problem)
         return 1
@@ -69,6 +71,9 @@ def run(load: Callable[[], Config], fd: int | None = None, admin_fd: int | None 
             return runner.run(_serve(config, load, fd, admin_fd))
     except StoreError as error:
         log.critical("store.unusable", reason=str(error))
+        return 1
+    except ConfigurationError as error:  # a certificate was replaced since the configuration was read
+        log.critical("config.refused", problem="; ".join(error.problems))
         return 1
     finally:
         spans.stop()
@@ -218,7 +223,7 @@ async def _follow(gateway: Gateway, tls: Tls | None, shown: list[Following]) -> 
     """Loads certificates that were replaced; bad ones change nothing, and are logged."""
     while True:
         await asyncio.sleep(LOOK_EVERY)
-        found = [(one, await asyncio.to_thread(one.look)) for one in shown]
+        found = [(one, await aside(one.look)) for one in shown]
         changed = [(one, what) for one, what in found if what != "same"]
         if not changed:
             continue
@@ -276,11 +281,21 @@ class _Reloading:
             self._is_echo = True
             os.kill(os.getppid(), signal.SIGHUP)
 
+    async def _loaded(self) -> Config:
+        """The new configuration. Raises `ConfigurationError`, also where a file takes too long: nobody could say
+        whether it was loaded, and none could be loaded any more."""
+        try:
+            async with asyncio.timeout(LOADING):
+                return await aside(self._load)
+        except TimeoutError:
+            say = f"it could not be read within {LOADING:.0f} seconds: is it, or a file that it names, on a share?"
+            raise ConfigurationError([say]) from None
+
     async def _here(self, operator: Operator, *, is_counted: bool) -> None:
         gateway = self._gateway
         async with self._one_at_a_time:
             try:
-                await gateway.reload(await asyncio.to_thread(self._load))
+                await gateway.reload(await self._loaded())
             except ConfigurationError as error:
                 gateway.metrics.reload(is_good=False, is_counted=self._is_first or operator is not SIGNAL)
                 for problem in error.problems:

@@ -287,7 +287,8 @@ class Store(Protocol):
     with each text that another replica sent by `Tx.tell`; `is_strained` says that the disk is full, so that only what
     is under way is still recorded; `damage` describes permanent damage to the store, empty where there is none;
     `left_behind` names a server of it that accepts writes although another was promoted after it; `log_size` is how
-    many bytes its write-ahead log has, 0 where that is a database's own concern.
+    many bytes its write-ahead log has, 0 where that is a database's own concern; `ahead` is how many seconds the clock
+    of a database's server is ahead of this machine's, 0 where there is none.
     """
 
     slot: int
@@ -296,6 +297,8 @@ class Store(Protocol):
     is_strained: bool
     damage: str
 
+    @property
+    def ahead(self) -> float: ...
     @property
     def left_behind(self) -> str: ...
     @property

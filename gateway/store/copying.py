@@ -15,7 +15,7 @@ import apsw
 
 from gateway.errors import StoreError
 from gateway.store.ballast import SIZE
-from gateway.store.sqlite import SqliteTx
+from gateway.store.sqlite import SqliteTx, see_whose
 
 LONGEST_WAIT = 10_000
 """Milliseconds to wait for a store that is being opened or closed."""
@@ -85,6 +85,9 @@ def _copy(store: str, file: Path) -> int:
     source, copy = apsw.Connection(store), apsw.Connection(str(file))
     try:
         source.set_busy_timeout(LONGEST_WAIT)
+        see_whose(source)
+        if not source.pragma("user_version"):
+            raise StoreError(f"there is no store at {store} yet: the file is empty")
         with copy.backup("main", source, "main") as backup:
             backup.step(-1)  # in one step: between steps, any write would restart the backup
         copy.pragma("journal_mode", "delete")  # with a log beside it, somebody would copy the file without it some day

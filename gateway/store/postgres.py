@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import queue
 import secrets
 import threading
@@ -80,12 +79,12 @@ class PostgresStore:
         self._listing = {whose: asyncio.Lock() for whose in ASKING}
         self._keeping: asyncio.Task[None] | None = None
         self._closing = threading.Event()
-        self._ahead = -math.inf  # by how many seconds the server's clock is ahead of our monotonic one
         self.slot = 0
         self.lease: float | None = lease
         self.on_hint: Callable[[str], None] = _ignore_hint
         self.is_strained = False
         self.damage = ""
+        self._clock_there = time.time() - time.monotonic()
 
     # --- opening and closing -----------------------------------------------------------------------------
 
@@ -97,6 +96,7 @@ class PostgresStore:
                 with contextlib.suppress(StoreError):  # so many may wait that it takes too long
                     await self.write(lambda tx: _own(tx).shorten())
                 self.slot = await self.write(_take_slot)
+                self._clock_there = await self._server_clock()
         except BaseException as error:
             await self._stop()
             if isinstance(error, StoreError):
@@ -183,6 +183,10 @@ class PostgresStore:
     async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:
         held = [row.id for row in claims]
         return await self.write(lambda tx: _own(tx).renew(held)) if held else []
+
+    @property
+    def ahead(self) -> float:
+        return self._clock_there - (time.time() - time.monotonic())
 
     @property
     def left_behind(self) -> str:
@@ -391,18 +395,22 @@ class PostgresStore:
         while True:
             await asyncio.sleep(self._held_for / 3)
             try:
-                at = await self.write(lambda tx: _own(tx).keep_slot())
-                if at is None:
+                if not await self.write(lambda tx: _own(tx).keep_slot()):
                     self.slot = await self.write(_take_slot)
                     log.warning("store.slot_lost", slot=self.slot)
-                    continue
-                ahead = at - time.monotonic()
-                if ahead < self._ahead - LONGEST_LEASE / 2:
-                    log.warning("store.clock_set_back", seconds=round(self._ahead - ahead))
+                there = await self._server_clock()
+                if (back := self._clock_there - there) > LONGEST_LEASE / 2:
+                    log.warning("store.clock_set_back", seconds=round(back))
                     await self.write(lambda tx: _own(tx).shorten())
-                self._ahead = ahead
+                self._clock_there = there
             except StoreError as error:
                 log.error("store.unavailable", reason=str(error))
+
+    async def _server_clock(self) -> float:
+        """By how many seconds the server's clock is ahead of the monotonic one, which nobody sets."""
+        before = time.monotonic()
+        there = await self.read(lambda tx: _own(tx).clock(), whose="gateway")
+        return there - (before + time.monotonic()) / 2
 
     def _look_around(self, line: Line) -> None:
         """Checks every `LOOK` seconds which server was promoted last. A standby may be promoted while the old primary

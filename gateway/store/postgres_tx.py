@@ -301,6 +301,12 @@ class PostgresTx(SqlTx):
         )
         return [row[0] for row in rows]
 
+    def clock(self) -> float:
+        """The time on the server, in seconds since 1970."""
+        found = self._one("SELECT extract(epoch FROM clock_timestamp())", ())
+        assert found is not None
+        return float(found[0])
+
     def release(self) -> None:
         """Releases all claims and the writer slot of this replica."""
         freed = "leased_until = '-infinity'"
@@ -319,15 +325,14 @@ class PostgresTx(SqlTx):
         )
         return found[0] if found else None
 
-    def keep_slot(self) -> float | None:
-        """Renews the lease of the slot; returns the server's time in seconds, None if it was not this replica's any
-        more."""
+    def keep_slot(self) -> bool:
+        """Renews the lease of the slot; returns whether it was still this replica's."""
         kept = self._one(
             "UPDATE slots SET leased_until = statement_timestamp() + ? * interval '1 second' "
-            "WHERE owner = ? RETURNING extract(epoch FROM leased_until)::float8",
+            "WHERE owner = ? RETURNING slot",
             (self._lease, self._owner),
         )
-        return kept[0] - self._lease if kept else None
+        return kept is not None
 
     def shorten(self) -> None:
         """Shortens leases that end later than any that is granted now, as the server's clock was set back since:

@@ -102,6 +102,7 @@ class SqliteStore:
         self.on_hint: Callable[[str], None] = _ignore_hint
         self.is_strained = False
         self.damage = ""
+        self.ahead = 0.0
         self.left_behind = ""
         self._files: dict[str, tuple[int, int]] = {}
 
@@ -184,6 +185,7 @@ class SqliteStore:
     def _connect(self, cache: int) -> apsw.Connection:
         connection = apsw.Connection(self._path)
         connection.set_busy_timeout(PATIENCE)
+        see_whose(connection)
         # Without this, statements that a partial index may serve are planned anew for each bound value.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.execute("PRAGMA journal_mode = WAL")
@@ -468,6 +470,18 @@ def _identity(name: str) -> tuple[int, int] | None:
 
 def _ignore_hint(text: str) -> None:
     """The default of `on_hint`: there are no replicas to send hints."""
+
+
+def see_whose(connection: apsw.Connection) -> None:
+    """Raises `StoreError`, and changes nothing, if the file is a database of another program: our tables among its own
+    would be of no use to either."""
+    tables = "SELECT 1 FROM sqlite_master"
+    whose = f"SELECT user_version > 0, EXISTS ({tables}), EXISTS ({tables} WHERE name = 'deliveries')"
+    if len(set(connection.execute(f"{whose} FROM pragma_user_version").fetchall()[0])) > 1:
+        raise StoreError(
+            f"{connection.filename} is another program's database, or a store that was not copied to its end; let "
+            "`store` name a file of its own"
+        )
 
 
 def migrate(connection: apsw.Connection) -> None:

@@ -13,7 +13,7 @@ import apsw
 from gateway.errors import StoreError
 from gateway.store.ballast import SIZE, Ballast
 from gateway.store.moving import Copied
-from gateway.store.sqlite import PATIENCE, lock_alone, migrate
+from gateway.store.sqlite import PATIENCE, lock_alone, migrate, see_whose
 
 CACHE = 16_000
 """KiB of page cache."""
@@ -54,6 +54,7 @@ class SqliteSide:
     def _connected(self) -> apsw.Connection:
         connection = apsw.Connection(self._path)
         connection.set_busy_timeout(PATIENCE)
+        see_whose(connection)
         # A file that no gateway has opened yet is not in WAL mode, and commits by removing its journal. Without EXTRA,
         # the journal may be back after a power failure: the new store would be rolled back, and the old one marked
         # moved.

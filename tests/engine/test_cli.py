@@ -279,3 +279,10 @@ def test_a_pipe_that_is_closed_is_no_fault(told: str) -> None:
     line = f"{sys.executable} -m gateway.cli dialects --json | head -1"
     done = subprocess.run(["bash", "-c", line], cwd=HERE, capture_output=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == (b"[\n", b"")
+
+
+def test_a_command_works_whichever_standard_stream_is_closed(told: str) -> None:
+    line = f"{sys.executable} -m gateway.cli trace --config {told} disk"
+    for closed in ("2>&-", ">&-", "<&-"):
+        done = subprocess.run(["sh", "-c", f"{line} {closed}"], cwd=HERE, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, b"alert " in done.stdout) == (0, closed != ">&-"), closed

@@ -12,6 +12,8 @@ import psycopg
 import pytest
 
 from gateway.config.loading import parse
+from gateway.process.housekeeping import CLOCK_JUMP
+from gateway.process.service import HOUSEKEEPING
 from tests.engine.loads import HEALTHY
 from tests.engine.vendors import page
 from tests.harness import House, house, inbound_tables, upstream_table
@@ -68,6 +70,33 @@ def test_a_table_that_is_away_for_a_moment_ends_nobodys_work(table: str, tmp_pat
         assert h.client.get(h.url + "/-/ready").status_code == 200
         kept = b"SELECT count(*) FROM slots WHERE leased_until > now() + make_interval(secs => %s)"
         h.wait_for(lambda: other.execute(kept, (LEASE - 2.0,)).fetchone() == (1,), HEALTHY)
+
+
+@pytest.mark.parametrize("hours", [3, -3])
+def test_a_replica_whose_clock_is_wrong_goes_by_the_one_of_the_database(
+    hours: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a replica that is three hours ahead notes is due for the others too, also after its clock was set right."""
+    url, real, real_ns = shared().database(), time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: real() + hours * 3600)
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + hours * 3600 * 10**9)
+    off = b"SELECT max(abs(created_at - extract(epoch FROM clock_timestamp()) * 1000)) FROM deliveries WHERE key = %s"
+    with (
+        psycopg.connect(url, autocommit=True) as other,
+        house(tmp_path, {"oncall": "ilert"}, inbounds=["ilert"], store=url) as h,
+    ):
+
+        def is_right(key: str) -> bool:
+            assert page(h, key).status == 202
+            [found] = other.execute(off, (key,)).fetchone() or (None,)
+            return found is not None and float(found) < CLOCK_JUMP * 1000
+
+        assert is_right("wrong")
+        time.sleep(HOUSEKEEPING * 1.5)
+        assert is_right("still wrong")
+        monkeypatch.undo()
+        time.sleep(HOUSEKEEPING * 1.5)
+        assert is_right("set right")
 
 
 def _says(h: House, word: str) -> bool:

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -20,6 +23,7 @@ from gateway.config.loading import parse
 from gateway.delivery import lanes
 from gateway.errors import ConfigurationError
 from gateway.network.certificates import Following
+from gateway.process import serving as process
 from gateway.process.serving import _Reloading
 from tests.chaos import reload
 from tests.chaos_upstream import CLOSE, HANG, Chaos, chaos
@@ -27,7 +31,7 @@ from tests.clients.callers import ilert_event
 from tests.engine.certificates import certificate
 from tests.engine.vendors import OK, Uptinio, gated, outbox, page, settled, table
 from tests.harness import KEY, House, house
-from tests.processes import Running, serving
+from tests.processes import HERE, Running, serving
 from tests.raw import wire
 
 DEEP = "a = " + "[" * 100_000
@@ -276,6 +280,49 @@ def test_a_configuration_that_cannot_be_loaded_is_never_said_to_be(tmp_path: Pat
         assert answer.status_code == 422 and "RuntimeError" in answer.json()["problems"][0]
         assert "alert_gateway_config_last_reload_successful 0.0" in h.client.get(h.url + "/metrics").text
         assert h.client.get(h.url + "/-/operations").json() == {"operations": []}
+
+
+def test_a_file_that_never_answers_holds_up_neither_callers_nor_the_end(tmp_path: Path) -> None:
+    """As a file on a share may: here a pipe into which nobody writes."""
+    config = tmp_path / "gateway.toml"
+    with chaos(OK) as one:
+        config.write_text(text(tmp_path, table("one", one.url, "ilert")))
+        with serving(config) as running:
+            config.unlink()
+            os.mkfifo(config)
+            running.signal(signal.SIGHUP)
+            assert send(running, "a") == 202
+            running.waits_for("delivery.delivered")
+            running.signal(signal.SIGTERM)
+            assert running.process.wait(20) == 0
+
+
+def test_a_reload_that_takes_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LOADING", 0.05)
+    answers = threading.Event()
+
+    def load() -> Config:
+        answers.wait(30)
+        raise AssertionError("nobody waits for it any more")
+
+    with house(tmp_path, config=lambda _: f"{INBOUND}{table('one', 'http://127.0.0.1:9', 'ilert')}") as h:
+        h.gateway.reload_from_file = _Reloading(h.gateway, load, is_one_of_many=False).for_all
+        answer = h.client.post(h.url + "/-/reload")
+        assert answer.status_code == 422 and "could not be read within" in answer.json()["problems"][0]
+        answers.set()
+
+
+def test_a_configuration_that_can_be_read_but_once_is_good_for_a_start(tmp_path: Path) -> None:
+    """As `--config <(sops -d gateway.toml)` gives one."""
+    out, into = os.pipe()
+    os.write(into, text(tmp_path, table("one", "http://127.0.0.1:9", "ilert")).encode())
+    os.close(into)
+    line = [sys.executable, "-m", "gateway.cli", "serve", "--config", f"/dev/fd/{out}", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(line, cwd=HERE, stderr=subprocess.PIPE, pass_fds=[out]) as started:
+        os.close(out)
+        assert started.stderr
+        assert b'"event": "serving"' in started.stderr.readline()
+        started.kill()
 
 
 def test_a_dismissed_upstream_with_something_waiting_is_warned_of(tmp_path: Path) -> None:

@@ -139,6 +139,19 @@ def test_a_file_that_vanishes_for_a_moment_keeps_its_last_value(tmp_path: Path) 
     assert secret.value() == CANARY
 
 
+def test_a_file_that_a_pipe_replaces_is_not_waited_for(tmp_path: Path) -> None:
+    """A read would not end before somebody writes, and nobody would be served until then."""
+    path = tmp_path / "key"
+    path.write_text("canary")
+    secret = Secret(f"file:{path}")
+    path.unlink()
+    os.mkfifo(path)
+    assert secret.value() == "canary"
+    path.unlink()
+    path.write_text("canary 2")
+    assert secret.value() == "canary 2"
+
+
 def test_a_file_that_is_emptied_keeps_its_value_while_it_may_be_being_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,9 @@ import apsw
 import pytest
 
 from gateway.errors import StoreError
+from gateway.store.copying import copy_store
 from gateway.store.sqlite import SCHEMAS, SqliteStore, SqliteTx
+from gateway.store.sqlite_side import SqliteSide
 from tests.chaos_upstream import chaos
 from tests.conformance.errors import is_error_of
 from tests.engine.vendors import OK, before, page, rows, settled, table
@@ -137,6 +139,29 @@ def test_a_look_does_not_bring_a_store_up_to_date_beneath_a_gateway_of_the_relea
 
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the runbook's command is not here")
+@pytest.mark.parametrize("version", [0, len(SCHEMAS)])
+def test_another_programs_database_is_left_as_it_is(version: int, tmp_path: Path) -> None:
+    """Neither a gateway nor a command makes its tables there, nor is anything else changed."""
+    file = tmp_path / "places.sqlite"
+    with contextlib.closing(apsw.Connection(str(file))) as other:
+        other.execute("CREATE TABLE places (name)")
+        other.pragma("user_version", version)
+    found = file.read_bytes()
+
+    async def opened(*, exclusive: bool) -> None:
+        async with SqliteStore(str(file), exclusive=exclusive):
+            raise AssertionError("it was opened")
+
+    for is_serving in (True, False):
+        with pytest.raises(StoreError, match="is another program's database"):
+            asyncio.run(opened(exclusive=is_serving))
+    with pytest.raises(StoreError, match="is another program's database"):
+        copy_store(str(file), tmp_path / "copy.db")
+    with contextlib.closing(SqliteSide(str(file), may_be_made=True)) as side, pytest.raises(StoreError):
+        side.open()
+    assert file.read_bytes() == found
+
+
 def test_what_the_runbook_gets_out_of_a_damaged_store_is_sent(tmp_path: Path) -> None:
     said = (HERE / "README.md").read_text("utf8").partition("### `store-unavailable`")[2]
     line = re.search(r"```sh\n(.*?)```", said, re.DOTALL)
