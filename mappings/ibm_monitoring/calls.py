@@ -160,6 +160,8 @@ def _laid_over(found: dict[str, Json], fields: dict[str, Json], sending: Sending
             laid.pop(other, None)  # the old one of the pair would contradict the new
     if sending.is_akin:
         return laid
+    if not laid.get("name") and sending.body.get("name"):  # a gateway shows none where the alert's sender gave none
+        laid["name"] = sending.body["name"]
     noted, said = found.get("annotations"), fields.get("annotations")
     if isinstance(noted, dict) and isinstance(said, dict):
         laid["annotations"] = merged(noted, said)

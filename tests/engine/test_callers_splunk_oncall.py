@@ -35,7 +35,7 @@ from tests.clients.callers import (
     splunk_alert,
 )
 from tests.engine.vendors import before, outbox, settled, table
-from tests.harness import KEY, UPSTREAM_KEY, House, Sent
+from tests.harness import KEY, UPSTREAM_KEY, House, Sent, house
 
 OK = say(200, {"result": "success", "entity_id": "k"})
 THERE = f"{PATH}/{UPSTREAM_KEY}"
@@ -236,6 +236,25 @@ def test_what_another_gateway_sends_as_info_lives_on_as_it_was(tmp_path: Path) -
         for word in ("INFO", "CRITICAL", "RECOVERY"):
             assert _post(h, splunk_alert(word, "cpu", entity_display_name="CPU", alert_gateway=carried)).status == 200
         assert [one.body["alertKey"] for one in h.arrives("ilert", 3)] == ["cpu"] * 3
+
+
+@pytest.mark.parametrize("said", [{"entity_display_name": ""}, {"entity_display_name": "CPU"}])
+def test_what_had_no_name_is_switched_off_at_a_gateway_that_shows_none(tmp_path: Path, said: dict[str, Any]) -> None:
+    """To IBM an alert goes with a name made up for it, but the gateway there shows what the sender said: no name, and
+    such a rule it refuses. The end of the alert was a dead letter, and the page stayed open."""
+    (tmp_path / "there").mkdir()
+    with called(tmp_path / "there", {"pager": "pagerduty"}) as there:
+        needs = 'defaults = { "condition.expression" = "avg(cpu) > 1" }'
+        rules = table("rules", f"{there.url}/ibm_monitoring", "ibm_monitoring", needs).replace("upstream-key", KEY)
+        inbound = f'[inbound.splunk_oncall]\nkeys = {{ ci = "{KEY}" }}\n'
+        with house(tmp_path, config=lambda _: inbound + rules) as h:
+            for number, alert in enumerate((said, {"entity_display_name": "", "hostname": "db-1"}), 1):
+                assert _post(h, splunk_alert("CRITICAL", "cpu", **alert)).status == 200
+                settled(h, count=number)
+            assert _post(h, splunk_alert("RECOVERY", "cpu")).status == 200
+            settled(h, count=3)
+        told = there.wait_for(lambda: [got for got in there.arrived("pagerduty") if "payload" not in got.body])
+        assert [got.body["event_action"] for got in told] == ["resolve"]
 
 
 # --- what goes on to Splunk On-Call ---------------------------------------------------------------------------
