@@ -67,6 +67,11 @@ class HeldKeys:
         """The entries whose keys are due to be tried again, each with the time of the refusal."""
         return {entry: held.since for entry, held in self._holds.items() if held.until <= now}
 
+    def release(self, now: float) -> None:
+        """Lets each key be tried at once, as the configuration has changed."""
+        for held in self._holds.values():
+            held.until = now
+
     def accepted(self, entry: str) -> bool:
         """Notes that the key of an entry was accepted; returns whether that ended a hold."""
         return self._holds.pop(entry, None) is not None

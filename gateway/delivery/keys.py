@@ -46,6 +46,10 @@ class Keys:
         entry = key_entry(lane)
         return Key(entry, client.fingerprint(entry))
 
+    def release(self) -> None:
+        """Lets each held key be tried at once, as the configuration has changed."""
+        self._held.release(time.monotonic())
+
     def held(self, client: Client) -> list[str]:
         """The entries whose keys the upstream refuses; `else` stands for all other entries."""
         return [_shown(entry) for entry in self._held.entries(client.fingerprint)]

@@ -119,6 +119,7 @@ class Lanes:
         old, self.client = self.client, client
         self._idle_until = 0.0
         self.gate.use(client)
+        self.keys.release()
         task = asyncio.create_task(_close(old, list(self._under_way.values())))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -303,7 +304,8 @@ class Lanes:
             delivery.status = ended.status
             shipment = opening if ended.is_ambiguous else shipment
             shipment = structs.replace(shipment, tried_at=None) if ended.is_absent else shipment
-            await self.gate.ended(delivery.lane, self.keys.ended(key, ended) if key is not None else ended)
+            if client is self.client:  # else it says nothing of the configuration that has replaced that one
+                await self.gate.ended(delivery.lane, self.keys.ended(key, ended) if key is not None else ended)
             if not isinstance(ended.outcome, Pending):
                 delivery.attempts += 1
         shipment = structs.replace(shipment, delivery=delivery)

@@ -20,13 +20,13 @@ from structlog.testing import CapturingLogger
 
 from gateway.config.config import Config
 from gateway.config.loading import parse
-from gateway.delivery import lanes
+from gateway.delivery import held, lanes
 from gateway.errors import ConfigurationError
 from gateway.network.certificates import Following
 from gateway.process import serving as process
 from gateway.process.serving import _Reloading
 from tests.chaos import reload
-from tests.chaos_upstream import CLOSE, HANG, Chaos, chaos
+from tests.chaos_upstream import CLOSE, HANG, Chaos, chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.certificates import certificate
 from tests.engine.vendors import OK, Uptinio, gated, outbox, page, settled, table
@@ -65,6 +65,36 @@ def test_what_is_changed_and_added_is_used_from_here_on(tmp_path: Path) -> None:
                 ("/moved/api/events", "key"),
             ]
             assert [got.body["alertKey"] for got in other.got] == ["b"]
+
+
+@pytest.mark.parametrize("is_under_way", [False, True], ids=["refused before", "refused after"])
+@pytest.mark.parametrize("keys", ['"file:{dir}/ci"', '{{ by = "caller", dir = "{dir}" }}'], ids=["one", "by caller"])
+def test_what_was_refused_at_a_wrong_address_does_not_wait_at_the_right_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: str, is_under_way: bool
+) -> None:
+    """A held key is tried at once, and an answer that comes from the old address later holds nothing."""
+    monkeypatch.setattr(lanes, "LOOK", 0.1)
+    monkeypatch.setattr(held, "LOOK", 0.1)
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "ci").write_text("key-of-ci")
+    key, gate = keys.format(dir=tmp_path / "keys"), threading.Event()
+
+    def there(url: str) -> str:
+        return text(tmp_path, f'[upstreams.one]\ndialect = "ilert"\nurl = "{url}"\nkey = {key}\n')
+
+    with (
+        chaos(gated(gate, say(401))) as wrong,
+        chaos(OK) as right,
+        house(tmp_path, config=lambda _: there(wrong.url).partition("\n")[2]) as h,
+    ):
+        page(h)
+        h.wait_for(lambda: wrong.got)
+        if not is_under_way:
+            gate.set()
+            h.wait_for(lambda: outbox(h)[0].reason.startswith("held"))
+        again(h, parse(there(right.url)))
+        gate.set()
+        settled(h, seconds=5.0)
 
 
 def test_reloads_leave_no_certificates_behind(tmp_path: Path) -> None:
