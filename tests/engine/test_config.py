@@ -435,7 +435,7 @@ def test_keys_that_are_taken_out_to_the_last_let_nobody_in(keys: str, says: str)
     [
         ("*:8080", "'0.0.0.0:8080'"),
         ("127.0.0.1:65536", "is not HOST:PORT"),
-        ("127.0.0.1:８０８０", "is not HOST:PORT"),
+        ("127.0.0.1:\uff18\uff10\uff18\uff10", "is not HOST:PORT"),
         (":8080", "'127.0.0.1:8080'"),
         ("8080", "'127.0.0.1:8080'"),
         ("::1", "'[::1]:8080'"),

@@ -260,6 +260,7 @@ def test_a_held_key_is_tried_by_one_a_minute_and_at_once_when_it_changes() -> No
     assert pauses[0] < 6 and pauses == sorted(pauses) and pauses[-1] == 60, "a great backlog is looked at less often"
     assert held.wait("a", 2, 61.0) == 0, "the key has changed"
     assert not held.hold("a", 1, 61.0)
+    assert held.hold("a", 2, 62.0), "another key that is refused is news"
     assert held.accepted("a")
     assert not held.accepted("a")
 
