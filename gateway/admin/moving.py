@@ -27,7 +27,7 @@ class NotAPlace(ValueError):
 def move(origin: str, target: str, say: Callable[[str], None]) -> moving.Outcome:
     """Moves everything from the configured store to another; raises `NotAPlace` where `target` cannot be one, and
     `StoreError` where the move fails."""
-    to = _address(target)
+    to, origin = _address(target), _told(origin)
     if origin.startswith(POSTGRES) == to.startswith(POSTGRES):
         raise NotAPlace(
             "both stores are in PostgreSQL; copy one with pg_dump and pg_restore"
@@ -39,7 +39,14 @@ def move(origin: str, target: str, say: Callable[[str], None]) -> moving.Outcome
 
 def undo(origin: str) -> Moved:
     """Lets a gateway serve again from a store that was moved away; raises `StoreError` where it was not."""
-    return moving.undo(_side(origin))
+    return moving.undo(_side(_told(origin)))
+
+
+def _told(url: str) -> str:
+    """The URL of the configured store, unless it is one that could not be read."""
+    if url == UNTOLD:
+        raise StoreError("store: its address is a secret that cannot be read; set what `store` refers to")
+    return url
 
 
 def _address(target: str) -> str:
@@ -55,8 +62,6 @@ def _address(target: str) -> str:
 
 
 def _side(url: str, *, may_be_made: bool = False) -> moving.Side:
-    if url == UNTOLD:
-        raise StoreError("store: its address is a secret that cannot be read; set what `store` refers to")
     if not url.startswith(POSTGRES):
         return SqliteSide(url.removeprefix(SQLITE), may_be_made=may_be_made)
     try:

@@ -353,6 +353,17 @@ def test_an_alert_that_goes_there_as_info_says_so(same: House) -> None:
     same.arrives("splunk_oncall", mark + 1)
 
 
+def test_another_vendor_s_key_that_looks_like_an_entry_s_is_its_alert_s(same: House) -> None:
+    """It is no entry of another entity's timeline, and its end is told."""
+    key, mark = fresh("cpu").replace(" ", "-") + " (INFO)", len(same.arrived("splunk_oncall"))
+    assert same.call("POST", "/opsgenie/v2/alerts", opsgenie_alert("Backup", priority="P5", alias=key)).status == 202
+    same.arrives("splunk_oncall", mark + 1)
+    path = f"/opsgenie/v2/alerts/{key.replace(' ', '%20')}/close?identifierType=alias"
+    assert same.call("POST", path, {}).status == 202
+    told = [one.body for one in same.arrives("splunk_oncall", mark + 2)[mark:]]
+    assert [(one["message_type"], one["entity_id"]) for one in told] == [("INFO", key), ("RECOVERY", key)]
+
+
 def test_limits_are_kept_and_what_was_cut_is_carried(same: House) -> None:
     long, mark = "é" * 30_000, len(same.arrived("splunk_oncall"))
     custom = {"message_type": "INFO", "entity_id": "x", "log": "x" * 2000, "n": 1}

@@ -6,7 +6,7 @@ import gzip
 import time
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -247,11 +247,9 @@ def test_a_body_is_all_of_its_pieces(pieces: list[bytes]) -> None:
 
 def test_who_leaves_in_the_middle_of_a_body_has_not_sent_it() -> None:
     """What has arrived may be JSON by itself, and must not be taken for all that was to come."""
-    parts: list[Message] = [
-        {"type": "http.request", "body": b"[1]", "more_body": True},
-        {"type": "http.disconnect"},
-    ]
-    left = iter(parts)
+    left: Iterator[Message] = iter(
+        [{"type": "http.request", "body": b"[1]", "more_body": True}, {"type": "http.disconnect"}]
+    )
 
     async def receive() -> Message:
         return next(left)

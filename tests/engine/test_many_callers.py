@@ -20,11 +20,14 @@ from gateway.cli.sandbox import Sandbox
 from gateway.config.choosing import Keys, key_entry, lane, same_entries
 from gateway.config.following import Directory, Table
 from gateway.config.loading import parse
-from gateway.delivery.attempt import Client
+from gateway.delivery import keys as delivery_keys
+from gateway.delivery.attempt import Client, Ended
 from gateway.delivery.held import HeldKeys
 from gateway.errors import ConfigurationError
+from gateway.outcome import Again, Delivered, Held, Rejected
 from gateway.process.service import Gateway
 from gateway.registry import dialects
+from gateway.store.sqlite import SqliteStore
 from tests.chaos_upstream import chaos, say
 from tests.engine.many import MANY, NAMES, TWO, files, many, open_house
 from tests.harness import House, served
@@ -248,6 +251,33 @@ def test_a_change_of_a_header_is_seen_though_an_entry_has_no_key(tmp_path: Path)
     assert client.fingerprint("a") != before[1]
 
 
+def test_what_says_nothing_of_a_key_neither_holds_nor_releases_it(tmp_path: Path) -> None:
+    """A certificate is the whole upstream's fault, and where there was no verdict the key was not accepted either."""
+    keys = delivery_keys.Keys(SqliteStore(str(tmp_path / "none.db"), exclusive=False), "oncall", lambda: 1000)
+    key, other = delivery_keys.Key("a", 1), delivery_keys.Key("b", 1)
+    faulty = Ended(Held(reason="it has expired"), None, is_fault=True, requests=1, is_certificate=True)
+    down = Ended(Again(reason="503"), 503, is_fault=True, requests=1)
+    assert keys.ended(key, faulty) == faulty and keys.wait(key) == 0
+    refused = keys.ended(key, Ended(Held(reason="401", status=401), 401, is_fault=True, requests=2))
+    assert refused == Ended(Rejected(reason="401"), 401, requests=2), "nothing that is the upstream's"
+    for nothing in (faulty, down):
+        assert keys.ended(key, nothing) == nothing and keys.wait(key) > 0
+    assert keys.wait(other) == 0
+    assert keys.ended(other, Ended(Held(reason="it has no key"), None, requests=1)).requests == 0, "it was not asked"
+    assert keys.wait(other) > 0
+    keys.ended(key, Ended(Delivered(), 202, requests=1))
+    assert keys.wait(key) == 0
+
+
+def test_a_held_key_is_due_after_each_pause_since_it_was_refused() -> None:
+    held = HeldKeys()
+    held.hold("a", 1, 0.0, since=5000)
+    assert (held.to_be_tried(59.0), held.to_be_tried(60.0)) == ({}, {"a": 5000})
+    assert held.wait("a", 1, 60.0) == 0, "the probe"
+    assert (held.to_be_tried(60.0), held.to_be_tried(120.0)) == ({}, {"a": 5000})
+    assert (held.entries(lambda _: 1), held.entries(lambda _: 2)) == (["a"], []), "a key that has changed is not held"
+
+
 def test_a_held_key_is_tried_by_one_a_minute_and_at_once_when_it_changes() -> None:
     held = HeldKeys()
     assert held.wait("a", 1, 0.0) == 0
@@ -260,6 +290,7 @@ def test_a_held_key_is_tried_by_one_a_minute_and_at_once_when_it_changes() -> No
     assert pauses[0] < 6 and pauses == sorted(pauses) and pauses[-1] == 60, "a great backlog is looked at less often"
     assert held.wait("a", 2, 61.0) == 0, "the key has changed"
     assert not held.hold("a", 1, 61.0)
+    assert held.hold("a", 2, 62.0), "another key that is refused is news"
     assert held.accepted("a")
     assert not held.accepted("a")
 

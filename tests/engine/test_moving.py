@@ -16,7 +16,10 @@ from typing import Any
 import apsw
 import pytest
 
+from gateway.admin import moving
+from gateway.config.config import UNTOLD
 from gateway.errors import StoreError
+from gateway.road import muting, quieting
 from gateway.store.moving import BYTES, TABLES, opened
 from gateway.store.postgres import PostgresStore
 from gateway.store.sqlite import SqliteStore
@@ -274,9 +277,10 @@ def test_nobody_starts_meanwhile(origin: str) -> None:
 
 def test_a_store_in_which_something_is_gives_way_to_nothing(origin: str, tmp_path: Path) -> None:
     """`move` refuses a target that has content; a store that a gateway only started over counts as empty."""
-    tried, silences, full = (shared().database() for _ in range(3))
-    assert not refusal(tried) and not refusal(silences)
-    ask(silences, "INSERT INTO notes VALUES ('mute anybody 1', '{}')")
+    tried, silences, policies, full = (shared().database() for _ in range(4))
+    assert not refusal(tried) and not refusal(silences) and not refusal(policies)
+    ask(silences, f"INSERT INTO notes VALUES ('{muting.PREFIX}anybody 1', '{{}}')")
+    ask(policies, f"INSERT INTO notes VALUES ('{quieting.PREFIX}anybody 1', '{{}}')")
     with house(
         tmp_path / "other", config=lambda _: written(tmp_path, "x").read_text().partition("\n")[2], store=full
     ) as h:
@@ -284,6 +288,7 @@ def test_a_store_in_which_something_is_gives_way_to_nothing(origin: str, tmp_pat
     before = rows_in(full)
     for url, words in (
         (silences, r"is not empty \(silences\)"),
+        (policies, r"is not empty \(silences\)"),
         (full, "is not empty .alerts: 1.; name an empty"),
     ):
         with pytest.raises(StoreError, match=words):
@@ -291,6 +296,24 @@ def test_a_store_in_which_something_is_gives_way_to_nothing(origin: str, tmp_pat
     assert rows_in(full) == before
     moved(origin, tried)
     assert rows_in(tried) == rows_in(origin)
+
+
+def test_an_address_may_be_a_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold a password; as in a configuration it stands in a file or a variable then."""
+    here, there = tmp_path / "here", "postgresql://me@127.0.0.1/alerts"
+    monkeypatch.setenv("A_STORE", there)
+    here.write_text(there + "\n")
+    for to in (f"file:{here}", "env:A_STORE", there):
+        with pytest.raises(moving.NotAPlace, match="both stores are in PostgreSQL; copy one with pg_dump"):
+            moving.move("postgresql://me@127.0.0.1/other", to, print)
+    with pytest.raises(moving.NotAPlace, match="nowhere"):
+        moving.move(there, f"file:{tmp_path}/nowhere", print)
+    for to in ("sqlite:///", "sqlite://x/y.db", "sqlite:///x\ny.db", "my.db"):
+        with pytest.raises(moving.NotAPlace, match="write postgresql://user@host/name or sqlite:///absolute/path"):
+            moving.move(there, to, print)
+    for asked in (lambda: moving.undo(UNTOLD), lambda: moving.move(UNTOLD, there, print)):
+        with pytest.raises(StoreError, match="its address is a secret that cannot be read"):
+            asked()
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,15 @@ def test_an_alarm_through_its_states(h: House) -> None:
     posted = [one for one in h.arrived("opsgenie")[there:] if one.method in ("POST", "PUT")]
     assert posted[0].body["alias"] == key and posted[0].body["priority"] == "P3"
     assert {one.path.rpartition("/")[2]: one.body for one in posted}["priority"] == {"priority": "P1"}
+    [shown] = [one for one in h.call("GET", "/opsgenie/v2/alerts").body["data"] if one["alias"] == key]
+    assert (shown["count"], shown["status"]) == (2, "closed")
     fates = [fate for row in outbox(h) if row.operation == "update" for fate in row.fates]
     assert fates and {fate["fate"] for fate in fates} == {"mapped"}, "the host and the source are as they were"
+
+
+def test_an_alarm_that_nobody_raised_here_is_over_for_its_agent_too(h: House) -> None:
+    """An agent sends what is clear when it starts; it would log any other answer as a failure."""
+    assert _say(h, host=fresh("db"), status="CLEAR").status == 200
 
 
 @pytest.mark.parametrize("later", [{"alarmId": "1700000001", "family": None, "priority": "P1"}])
@@ -81,7 +88,13 @@ def test_a_later_version_says_less_and_more(h: House, later: dict[str, Any]) -> 
 
 @pytest.mark.parametrize(
     ("more", "field"),
-    [({"status": "REMOVED"}, "status"), ({"alarmId": None}, "alarmId"), ({"host": ""}, "host"), ({"name": 7}, "name")],
+    [
+        ({"status": "REMOVED"}, "status"),
+        ({"alarmId": None}, "alarmId"),
+        ({"alarmId": ""}, "alarmId"),
+        ({"host": ""}, "host"),
+        ({"name": 7}, "name"),
+    ],
 )
 def test_what_is_no_notification_is_refused(h: House, more: dict[str, Any], field: str) -> None:
     refused = _say(h, **{"host": fresh("db"), "status": "CRITICAL", **more})
