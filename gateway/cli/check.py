@@ -194,6 +194,7 @@ def drill(config_path: str, route_name: str, wake: bool, caller: str | None, wit
         raise click.UsageError(f"no route {route_name!r}; there are {', '.join(one.name for one in config.routes)}")
     if caller:
         _known_somewhere(config, caller)
+    click.echo(f"waiting for the upstreams, for {within} at most, and then for the end of the drill", err=True)
     try:
         seconds = some_time(within)
         found = asyncio.run(drilled_by(config, route, caller or "drill", wake=wake, within=seconds))
@@ -201,6 +202,8 @@ def drill(config_path: str, route_name: str, wake: bool, caller: str | None, wit
         raise click.UsageError(f"--within: {error}") from None
     except Problem as problem:
         raise click.ClickException(problem.message) from None
+    except asyncio.CancelledError:
+        raise click.Abort from None
     for one in found:
         for line in one.lines():
             click.echo(line)

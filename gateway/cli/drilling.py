@@ -7,8 +7,10 @@ nobody unless that is asked for. It must not know any vendor.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import secrets
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -53,7 +55,9 @@ class Drilled:
 
 async def drill(config: Config, route: Route, caller: str, *, wake: bool, within: float) -> list[Drilled]:
     """Sends a marked alert through a route as if this caller had, waits at most `within` seconds for its deliveries,
-    resolves it and waits again. Raises `Problem` where the primary cannot be told at all."""
+    resolves it and waits again; also if it is cancelled, which SIGTERM does too. Raises `Problem` where the primary
+    cannot be told at all."""
+    _hear_the_end()
     with tempfile.TemporaryDirectory(prefix="alert-gateway-drill-") as directory:
         own = _own(config, route, str(Path(directory) / "drill.db"), caller)
         gateway, inbound = Gateway(own), own.inbounds[ORIGIN]
@@ -61,10 +65,19 @@ async def drill(config: Config, route: Route, caller: str, *, wake: bool, within
             key = f"drill-{secrets.token_hex(8)}"
             opening = Command(operation=Operation.CREATE, patch=_alert(route, key, wake=wake))
             await _send(gateway, inbound, caller, opening)
-            await _settled(gateway, within)
-            await _send(gateway, inbound, caller, Command(operation=Operation.RESOLVE, ref=Ref(key=key)))
-            await _settled(gateway, within)
+            try:
+                await _settled(gateway, within)
+            finally:  # nobody else would ever end what it opened
+                await _send(gateway, inbound, caller, Command(operation=Operation.RESOLVE, ref=Ref(key=key)))
+                await _settled(gateway, within)
             return await gateway.store.read(_drilled)
+
+
+def _hear_the_end() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(RuntimeError, ValueError):  # signals arrive in the main thread alone
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 def _own(config: Config, route: Route, store: str, caller: str) -> Config:

@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.asked import Reply
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
+from gateway.inbound.files import Room
 from gateway.inbound.limits import DROPPED, WHOLE
 
 log = structlog.get_logger()
@@ -84,6 +85,9 @@ class EdgeProtocol(HttpToolsProtocol):
     """Seconds for which a caller may read nothing of an answer that is not sent whole: the rest lies in memory until
     then."""
 
+    room = Room()
+    """How many files connections may take."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.url = b""
@@ -106,7 +110,10 @@ class EdgeProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._edge = _Outgoing(self, transport)
         self.transport = cast("asyncio.Transport", self._edge)
-        self._wait_for_headers()
+        if self.room.has(transport.get_extra_info("socket").fileno()):
+            self._wait_for_headers()
+        else:
+            self.abandon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancels the timers, which would keep the objects that they refer to alive until they fire."""
@@ -387,6 +394,12 @@ def _answer(reply: Reply) -> bytes:
     lines = [b"content-type: application/json", b"content-length: %d" % len(body), b"connection: close"]
     lines += [f"{name.lower()}: {value}".encode("latin-1", "replace") for name, value in reply.headers.items()]
     return STATUS_LINE[reply.status] + b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+class OperatorsProtocol(EdgeProtocol):
+    """One connection to the operators' own address, which may take the files that callers have to leave."""
+
+    room = Room(kept=0)
 
 
 class _Outgoing:

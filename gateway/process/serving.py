@@ -22,6 +22,7 @@ from gateway.admin.operations import SIGNAL, Operator, keep_reload
 from gateway.config.config import Config
 from gateway.config.values import is_loopback
 from gateway.errors import ConfigurationError, StoreError
+from gateway.inbound.protocol import OperatorsProtocol
 from gateway.logs import WORKER
 from gateway.network.certificates import Following, not_after
 from gateway.network.listening import Tls
@@ -150,7 +151,14 @@ async def _serve_until(stop: asyncio.Event, gateway: Gateway, config: Config, ca
     async with contextlib.AsyncExitStack() as listeners:
         if config.admin:
             listener, tls = operators
-            admin = serving(gateway.admin_app, *config.admin, listener=listener, tls=tls, patience=OPERATORS_PATIENCE)
+            admin = serving(
+                gateway.admin_app,
+                *config.admin,
+                http=OperatorsProtocol,
+                listener=listener,
+                tls=tls,
+                patience=OPERATORS_PATIENCE,
+            )
             log.info("serving.admin", url=await listeners.enter_async_context(admin))
         listener, tls = callers
         url = await listeners.enter_async_context(

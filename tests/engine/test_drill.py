@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +15,10 @@ from click.testing import CliRunner, Result
 from gateway.cli.commands import main
 from gateway.cli.sandbox import Sandbox
 from gateway.registry import dialects
-from tests.chaos_upstream import chaos, say
+from tests.chaos_upstream import HANG, chaos, say
 from tests.engine.vendors import slow
 from tests.harness import UPSTREAM_KEY, served, upstream_table
+from tests.processes import HERE, wait_for
 
 
 def drilled(tmp_path: Path, url: str, *more: str, key: str = UPSTREAM_KEY, top: str = "") -> Result:
@@ -71,3 +76,26 @@ def test_a_drill_as_nobody_is_refused(tmp_path: Path) -> None:
         assert (done.exit_code, sandbox.arrived) == (2, [])
         assert "there is no caller 'cii'; did you mean 'ci'?" in done.stderr
         assert drilled(tmp_path, url, "db", "--caller", "ci").exit_code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_drill_that_is_interrupted_is_ended_where_it_was_opened(tmp_path: Path, number: signal.Signals) -> None:
+    """One upstream has taken it, and it waits for another that never answers."""
+    with chaos(say(202, {})) as taken, chaos(HANG) as hanging:
+        text = f"[inbound.ilert]\nanonymous = true\n{upstream_table('a', 'ilert', taken.url)}"
+        text += (
+            upstream_table("b", "ilert", hanging.url, more='timeout = "500ms"\n')
+            + '[[routes]]\nname = "db"\nto = ["a", "b"]\n'
+        )
+        (tmp_path / "gateway.toml").write_text(text)
+        line = ["drill", "--config", str(tmp_path / "gateway.toml"), "db", "--within", "1s"]
+        with subprocess.Popen([sys.executable, "-m", "gateway.cli", *line], cwd=HERE, env=_own(tmp_path)) as process:
+            wait_for(lambda: taken.got and hanging.got, 20)
+            process.send_signal(number)
+            assert process.wait(20) == 1
+    assert [got.body["eventType"] for got in taken.got] == ["ALERT", "RESOLVE"]
+    assert not list(tmp_path.glob("alert-gateway-drill-*")), "what it stored is removed"
+
+
+def _own(directory: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(directory)}

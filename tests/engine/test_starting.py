@@ -13,17 +13,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
 from gateway.config.loading import parse
 from gateway.process.service import Gateway
 from gateway.store.postgres_schema import LOCK
+from tests.chaos.processes import free_port
 from tests.chaos_upstream import chaos
+from tests.clients.callers import ilert_event
 from tests.engine.vendors import OK, before, page, settled, table
 from tests.harness import KEY
 from tests.postgres_server import shared
-from tests.processes import HERE, wait_for
+from tests.processes import HERE, serving, wait_for
 
 INBOUND = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
 
@@ -95,6 +98,36 @@ def test_only_the_opening_of_the_store_is_ended_at_once(tmp_path: Path) -> None:
             assert delivering == [None]
 
     asyncio.run(run())
+
+
+def test_callers_leave_files_for_deliveries_and_operators(tmp_path: Path) -> None:
+    """Whoever keeps all connections that it gets keeps others from calling, but from nothing else."""
+    config, admin = tmp_path / "gateway.toml", free_port()
+    with chaos(OK) as upstream, contextlib.ExitStack() as kept:
+        config.write_text(
+            f'store = "sqlite://{tmp_path}/gateway.db"\nadmin = "127.0.0.1:{admin}"\n{INBOUND}'
+            + table("oncall", upstream.url, "ilert")
+        )
+        with serving(config) as running, httpx.Client(base_url=running.url) as caller:
+            event = ilert_event("ALERT", "k", summary="s")
+            assert caller.post("/api/events", json={**event, "eventType": "nonsense"}).status_code == 400
+            resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (200, 200))
+            address = ("127.0.0.1", int(running.url.rpartition(":")[2]))
+            for _ in range(250):
+                kept.enter_context(socket.create_connection(address))
+            running.waits_for("connections.refused")
+            assert caller.post("/api/events", json=event).status_code == 202
+            running.waits_for("delivery.delivered")
+            assert httpx.get(f"http://127.0.0.1:{admin}/-/ready").status_code == 200
+            assert not running.events("delivery.failed") and len(running.events("connections.refused")) == 1
+            kept.close()
+            wait_for(lambda: _takes(running.url))
+
+
+def _takes(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.post(f"{url}/api/events", json=ilert_event("ALERT", "k2", summary="s")).status_code == 202
+    return False
 
 
 def test_it_takes_as_many_connections_as_the_system_allows(tmp_path: Path) -> None:
