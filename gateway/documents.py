@@ -88,10 +88,15 @@ def mappings_page(found: Mapping[str, Dialect]) -> str:
     ]
     for dialect in found.values():
         parts += [f"## {dialect.title} (`{dialect.name}`)", f"Source: {dialect.source}"]
-        parts += [dialect.remark] if dialect.remark else []
+        parts += [" ".join(filter(None, (_address(dialect), dialect.remark)))]
         parts += [_markdown(["wire field", "canonical field", "direction", "note"], _row_cells(dialect.mapping))]
         parts += [f"### From {dialect.title} to every vendor", _fates_table(dialect, found)]
     return "\n\n".join(parts) + "\n"
+
+
+def _address(dialect: Dialect) -> str:
+    """What an upstream's `url` is; the remarks on webhooks say it themselves, which have no usual one."""
+    return "" if dialect.outbound.whole_url else f"An upstream's usual `url` is `{dialect.url}`."
 
 
 def _row_cells(mapping: Rows) -> list[list[str]]:

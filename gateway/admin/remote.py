@@ -15,6 +15,9 @@ from gateway.admin.operating import NotAsAsked, storable
 from gateway.config.secrets import Secret
 
 PATIENCE = 120.0
+UNVERIFIED_HINT = (
+    "; write the host as the certificate has it, and name an authority that is not known here by --ca FILE"
+)
 
 
 class Remote:
@@ -41,7 +44,8 @@ class Remote:
             with httpx.Client(trust_env=False, verify=self._trusted(), timeout=PATIENCE) as client:
                 answer = client.request(method, self._url + path, headers=headers, **more)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise NotAsAsked(f"{self._url} cannot be reached: {error}") from None
+            hint = UNVERIFIED_HINT if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""
+            raise NotAsAsked(f"{self._url} cannot be reached: {error}{hint}") from None
         try:
             found = answer.json()
         except ValueError:

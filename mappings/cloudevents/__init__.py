@@ -13,9 +13,10 @@ from gateway.own import shipped
 from mappings.cloudevents.event import ENVELOPE
 
 _REMARK = (
-    "Batches are accepted; formats other than JSON are answered with 415. Without a key, `source`, `id`, `time` and "
-    "content tell whether an event is a repeat. A dialect of your own can use the same "
-    'envelope: `envelope = "cloudevents"`; start from the description in `mappings/cloudevents/dialect.toml`.'
+    "An upstream's `url` is the whole address of a receiver, and its `key` a bearer token. Batches are accepted; "
+    "formats other than JSON are answered with 415. Without a key, `source`, `id`, `time` and content tell whether an "
+    'event is a repeat. A dialect of your own can use the same envelope: `envelope = "cloudevents"`; start from the '
+    'description in `mappings/cloudevents/dialect.toml`, with `auth = "none"` for a receiver that asks for no token.'
 )
 
 DIALECT = replace(shipped(__name__, {"cloudevents": ENVELOPE}), envelope=ENVELOPE, remark=_REMARK)

@@ -257,7 +257,7 @@ DIALECT = Dialect(
     url="https://eu-de.monitoring.cloud.ibm.com",
     client_setting="`sdc_url` (or `SDC_URL`) → `http://gateway/ibm_monitoring`, the token in `SDC_TOKEN`",
     remark=(
-        "An upstream's `url` is `https://<region>.monitoring.cloud.ibm.com`. Its credential is `iam_key`, an IAM API "
-        "key with the instance's id in `headers = { IBMInstanceID = … }`, or `key`, a Monitoring API token."
+        "`eu-de` in it is a region. An upstream's credential is `iam_key`, an IAM API key with the instance's "
+        "id in `headers = { IBMInstanceID = … }`, or `key`, a Monitoring API token."
     ),
 )

@@ -383,5 +383,5 @@ DIALECT = Dialect(
     usual_defaults={"channels": [{"kind": "slack", "id": "C042"}]},
     url="https://api.livesession.io",
     client_setting="the base URL `https://api.livesession.io/v1` → `http://gateway/livesession/v1`",
-    remark="An upstream's `key` is an API token, and its `url` ends before `/v1`.",
+    remark="An upstream's `key` is an API token.",
 )

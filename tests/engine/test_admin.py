@@ -581,7 +581,7 @@ def test_beyond_loopback_the_operators_address_shows_the_certificate(
             done = command(words[0], *by, *words[1:])
             assert (done.returncode, says in done.stdout + done.stderr) == (status, True), done.stderr
         done = command("deliveries", "--url", at, "--token", "env:OPERATORS")
-        assert done.returncode == 1 and "CERTIFICATE_VERIFY_FAILED" in done.stderr
+        assert done.returncode == 1 and "CERTIFICATE_VERIFY_FAILED" in done.stderr and "--ca FILE" in done.stderr
         done = command("deliveries", "--url", at, "--ca", str(ca))
         assert done.returncode == 1 and "requires a token" in done.stderr
     (tmp_path / "2").mkdir()

@@ -22,6 +22,14 @@ def test_the_table_of_fields_is_not_stale() -> None:
     )
 
 
+def test_the_page_says_of_each_vendor_what_its_url_and_key_are() -> None:
+    """As the README promises of it."""
+    for title, text in _sections(mappings_page(dialects()), "##").items():
+        says = text.partition("| wire field")[0]
+        assert "usual `url` is `http" in says or "`url` is the whole address" in says, title
+        assert "`key`" in says, title
+
+
 def test_the_table_of_dialects_is_not_stale() -> None:
     assert readme_with(README, dialect_table(dialects())) == README, "run: python -m gateway.documents"
 
