@@ -20,7 +20,7 @@ from gateway.config.config import Upstream
 from gateway.config.secrets import MASK
 from gateway.dialect import Dialect, Route
 from gateway.errors import Problem, ProblemKind
-from gateway.mapping.carry import restore
+from gateway.mapping.carry import credible, restore
 from gateway.mapping.report import Fate
 from gateway.mapping.rows import Unmet
 from gateway.mapping.saying import Destination, Saying
@@ -103,7 +103,8 @@ def _fields(route: Route) -> frozenset[str]:
 
 
 def _incoming(route: Route, body: Any) -> Incoming:
-    found = body.get("alert", body) if isinstance(body, Mapping) else {}
+    inner = body.get("alert", body) if isinstance(body, Mapping) else {}
+    found = inner if isinstance(inner, Mapping) else {}
     named = next((str(found[name]) for name in ("id", "alert_id") if found.get(name) is not None), "{id}")
     variables = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
     params = {name: named if name == "id" else "" for name in variables}  # a body says nothing of any other
@@ -160,7 +161,8 @@ def _as_said(asked: Command, origin: Dialect, upstream: Upstream, caller: str, r
     """The alert, as far as the command describes it, on its way to the upstream."""
     by_key = upstream.dialect.outbound.addressed_by == "key"
     key = asked.ref.key if asked.ref and asked.ref.key else asked.patch.get("dedup_key") or "{key}"
-    flat = restore({**{hint.path: hint.value for hint in asked.hints}, **asked.patch}, asked.carried)
+    carried = credible(asked.carried, (origin.mapping, upstream.destination.mapping))
+    flat = restore({**{hint.path: hint.value for hint in asked.hints}, **asked.patch}, carried)
     flat = in_order({"kind": origin.kind, **flat})
     is_update = asked.operation is not Operation.CREATE
     return Saying(

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.canonical import SERVER_OWNED, Flat, checked, plain
 from gateway.mapping.remembering import Remembered
+from gateway.mapping.table import Mapping
 
 LIMIT = 8192
 """Most bytes of a carried object; fields that do not fit are left out, and the alert is sent all the same."""
+EXTENSION = "extensions."
 NEVER = SERVER_OWNED | {"dedup_key"}
 _encoded = msgspec.json.Encoder(order="deterministic").encode
 
@@ -141,6 +143,17 @@ def restore(wire: Flat, carried: Any) -> Flat:
         if path not in NEVER and untouched(path):
             restored.update(_trusted(path, value))
     return restored
+
+
+def credible(carried: Any, tables: Iterable[Mapping]) -> Any:
+    """What was carried, without the fields of single vendors that none of these vendors' callers could have said: what
+    a container holds is whatever a caller puts there, and nothing else checks those fields."""
+    fields = carried.get("fields") if isinstance(carried, dict) else None
+    if not isinstance(fields, dict) or not any(path.startswith(EXTENSION) for path in fields):
+        return carried
+    tables = list(tables)
+    kept = {path: value for path, value in fields.items() if all(table.takes(path, value) for table in tables)}
+    return {**carried, "fields": kept}
 
 
 def _is_span(span: Any) -> bool:

@@ -21,7 +21,20 @@ from gateway.canonical import Flat, Kind, is_path
 from gateway.errors import Problem, from_validation, invalid
 from gateway.mapping.compiling import reader, writer
 from gateway.mapping.rows import Dropped, Extension, Hint, Row, Side, Unmet, Writing, row
-from gateway.mapping.wire import Wire, completed, copied, get, leaves, names, partial_of, put, remove, unknown, without
+from gateway.mapping.wire import (
+    Wire,
+    completed,
+    copied,
+    get,
+    is_of_type,
+    leaves,
+    names,
+    partial_of,
+    put,
+    remove,
+    unknown,
+    without,
+)
 
 SIDES: tuple[Side, ...] = ("request", "reply")
 CARRIED = "alert_gateway"
@@ -361,6 +374,21 @@ class Mapping:
     def declares(self, path: str) -> bool:
         """Whether the vendor documents a field for this path."""
         return path in self._paths
+
+    def takes(self, path: str, value: Any) -> bool:
+        """Whether the value of an extension is one that the vendor may say, as far as this table has a row for it."""
+        leaf = path.split(".", 2)[-1]
+        for entry in self.rows if path in self._paths and value is not None else ():
+            if path not in entry.paths:
+                continue
+            at = entry.wires.index(leaf) if leaf in entry.wires else 0
+            if not is_of_type(value, self.wire, entry.wires[at]):
+                return False
+            try:
+                entry.read(*[value if number == at else UNSET for number in range(len(entry.wires))])
+            except ValueError:
+                return False
+        return True
 
     def reaches(self, path: str) -> bool:
         """Whether a value at this path reaches the vendor: an extension only if its requests have a place for it."""

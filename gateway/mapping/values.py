@@ -7,6 +7,7 @@ tables themselves are in the vendors' modules.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -116,6 +117,11 @@ class Scale:
         return self._alike[code]
 
 
+EXACT = 2**53
+"""Up to here a float that is whole is written as a whole number: of a larger one as such, many parsers refuse the body.
+"""
+
+
 class Unit:
     """A number in the vendor's unit: `per_second` of it make one second."""
 
@@ -123,8 +129,11 @@ class Unit:
         self.per_second = per_second
 
     def read(self, value: float) -> float:
-        """The value in seconds; whole seconds stay whole."""
-        return _whole(value / self.per_second)
+        """The value in seconds; whole seconds stay whole. `ValueError` for more seconds than a number can hold."""
+        seconds = value / self.per_second
+        if math.isinf(seconds):
+            raise ValueError(f"{value} is too long a time")
+        return _whole(seconds)
 
     def write(self, value: float) -> float:
         """Seconds in the vendor's unit."""
@@ -132,6 +141,8 @@ class Unit:
 
 
 def _whole(value: float) -> float:
+    if not abs(value) <= EXACT:
+        return value
     rounded = round(value)
     return rounded if abs(value - rounded) < 1e-9 else value
 

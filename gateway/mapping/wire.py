@@ -111,6 +111,20 @@ def leaves(wire: type[Struct], prefix: str = "") -> list[str]:
     return paths
 
 
+def is_of_type(value: Any, wire: type[Struct], path: str) -> bool:
+    """Whether a value has the type that a struct has at a path."""
+    first, dot, rest = path.partition(".")
+    kind = next((item.type for item in struct_fields(wire) if item.encode_name == first), Any)
+    inner = _struct_in(kind) if dot else None
+    if inner is not None:
+        return is_of_type(value, inner, rest)
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 def names(wire: type[Struct]) -> frozenset[str]:
     """The top-level wire names of a struct."""
     return frozenset(wire.__struct_encode_fields__)

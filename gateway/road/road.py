@@ -20,7 +20,7 @@ from gateway.config.routing import Choice, always, choose, taking
 from gateway.dialect import Dialect
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
-from gateway.mapping.carry import restore
+from gateway.mapping.carry import credible, restore
 from gateway.mapping.values import from_millis
 from gateway.mapping.wire import Wire, merged
 from gateway.road.accepted import Accepted, Caller, Order, Step, Via, command_row
@@ -62,6 +62,8 @@ class Road:
 
     def accept(self, tx: Tx, order: Order) -> Accepted:
         """Accepts one command in a transaction; raises `Problem` where it is refused."""
+        if order.asked.carried is not None:
+            order = self._credible(order)
         asked = order.asked
         if asked.instead is not None and (found := self._find(tx, asked.instead, order.caller)):
             return self.change(tx, structs.replace(order, asked=asked.instead), found)
@@ -75,6 +77,12 @@ class Road:
         if asked.ref and (asked.ref.key or asked.answers_anyway):
             return self._unknown.accept(tx, order)
         raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
+
+    def _credible(self, order: Order) -> Order:
+        """The order with what it carried as far as every vendor concerned can make something of it."""
+        upstreams = (upstream.destination.mapping for upstream in self._config.upstreams.values())
+        carried = credible(order.asked.carried, (order.caller.dialect.mapping, *upstreams))
+        return structs.replace(order, asked=structs.replace(order.asked, carried=carried))
 
     def end(
         self,

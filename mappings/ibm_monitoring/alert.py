@@ -16,12 +16,13 @@ from gateway.canonical import Channel, Flat
 from gateway.mapping.fallbacks import headline
 from gateway.mapping.rows import Dropped, Extension, Writing, joint, row
 from gateway.mapping.table import Mapping
-from gateway.mapping.values import MICROSECONDS, MILLIS, MINUTES, Pair, Scale
+from gateway.mapping.values import EXACT, MICROSECONDS, MILLIS, MINUTES, Pair, Scale
 
 PAGE = "https://cloud.ibm.com/docs/monitoring?topic=monitoring-alert_api"
 NAME = "ibm_monitoring"
 MINUTE_US = 60_000_000
-Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+LONGEST_US = EXACT // MINUTE_US * MINUTE_US
+Whole = Annotated[int, Meta(ge=-EXACT, le=EXACT)]
 Filled = Annotated[str, Meta(min_length=1)]
 
 # --- wire structs ------------------------------------------------------------------------------------------
@@ -45,7 +46,7 @@ class Alert(Struct, kw_only=True):
     filter: str | UnsetType | None = UNSET
     severity: Annotated[int, Meta(ge=0, le=7)] | UnsetType | None = UNSET
     severityLabel: Literal["HIGH", "MEDIUM", "LOW", "INFO"] | UnsetType | None = UNSET
-    timespan: Annotated[int, Meta(ge=0, le=2**53 // MINUTE_US * MINUTE_US)] | UnsetType | None = UNSET
+    timespan: Annotated[int, Meta(ge=0, le=LONGEST_US)] | UnsetType | None = UNSET
     condition: str | UnsetType | None = UNSET
     segmentBy: list[str] | UnsetType | None = UNSET
     segmentCondition: SegmentCondition | Literal["ANY", "ALL"] | UnsetType | None = UNSET
@@ -113,12 +114,12 @@ GROUPS = Pair(tuple, list)
 
 
 def whole_minutes(value: Any) -> Any:
-    """Returns a timespan that the service takes: rounded up to a whole minute, at least one."""
-    return max(1, math.ceil(value / MINUTE_US)) * MINUTE_US if value is not None else None
+    """Returns a timespan that the service takes: rounded up to a whole minute, at least one, cut to the longest."""
+    return math.ceil(max(1, min(value, LONGEST_US)) / MINUTE_US) * MINUTE_US if value is not None else None
 
 
 def _whole(value: Any) -> Any:
-    return math.ceil(value) if value is not None else None
+    return math.ceil(max(-EXACT, min(value, EXACT))) if value is not None else None
 
 
 _NUMBER = re.compile(r"-?[0-9]{1,16}")
@@ -156,6 +157,8 @@ def _read_condition(expression: str | None) -> tuple[Any, ...]:
     if not found:
         return expression, None, None, UNSET
     number = float(found[2])
+    if not abs(number) <= EXACT:  # it stays in the expression; as a number of its own few could read it
+        return expression, None, None, UNSET
     return expression, found[1], int(number) if number.is_integer() else number, UNSET
 
 

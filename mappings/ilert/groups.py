@@ -20,8 +20,10 @@ from gateway.outcome import Json
 SEVERITIES = {"critical": 1, "page": 1, "error": 2, "warning": 3, "info": 5}
 """ilert's severity for the usual values of the label `severity`."""
 ROUTING_KEY = "ilert_routingkey"
-SAID = ("status", "message", "commonLabels", "commonAnnotations")
-"""Fields of a group that the event has elsewhere; all others are kept as custom details."""
+CREDENTIALS = ("apiKey", "integrationKey")
+"""Where the key may be besides the path, as in every event."""
+SAID = ("status", "message", "commonLabels", "commonAnnotations", *CREDENTIALS)
+"""Fields of a group that the event has elsewhere, or that are a credential; all others are kept as custom details."""
 USED = ("status", "groupKey")
 """Fields of a group that is over which have a meaning here."""
 OVER = "at ilert a group that is over is ended, and nothing else"
@@ -81,7 +83,7 @@ def event(body: dict[str, Json]) -> dict[str, Json]:
 def unread(body: dict[str, Json]) -> tuple[tuple[str, str], ...]:
     """Returns the fields of a group that its event does not contain, each with the reason."""
     if body.get("status") != "resolved":
-        return ()
+        return tuple((name, "a credential") for name in CREDENTIALS if name in body)
     return tuple((name, OVER) for name in body if name not in USED)
 
 

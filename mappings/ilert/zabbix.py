@@ -87,7 +87,10 @@ def _problem(macros: dict[str, str], message: str) -> dict[str, Json]:
     return {name: value for name, value in said.items() if value}
 
 
-PRIVATE = {".ILERT.ALERT.SOURCE.KEY": "a credential", "HTTPProxy": "how the sender gets here"}
+PRIVATE = {
+    **dict.fromkeys((".ILERT.ALERT.SOURCE.KEY", "apiKey", "integrationKey"), "a credential"),
+    "HTTPProxy": "how the sender gets here",
+}
 """Macros that are not passed on, and why."""
 UPDATED = ("(macros)", "only the message of an update is told, and what the problem is was told when it began")
 _SAID = (*PRIVATE, ".ILERT.INCIDENT.SUMMARY", "ALERT.MESSAGE")

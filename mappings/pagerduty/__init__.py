@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field, structs
 
 from gateway.asked import Answer, Command, Incoming, Ref, Reply
 from gateway.asking import body_object, saying
@@ -19,7 +19,7 @@ from gateway.canonical import QUIET_CATEGORY, Flat, Image, Link, Operation
 from gateway.dialect import Dialect, Outbound, Route
 from gateway.mapping.fallbacks import headline
 from gateway.mapping.rows import Dropped, Extension, Writing, joint, row
-from gateway.mapping.table import Mapping
+from gateway.mapping.table import Mapping, Reading
 from gateway.mapping.values import Pair, Scale, each
 from gateway.outcome import Json
 from mappings.pagerduty import first
@@ -254,15 +254,17 @@ def _credentials(incoming: Incoming) -> tuple[str, ...]:
     """Returns the routing key in the body, which v1 calls the service key; older clients of the vendor put it into a
     header instead."""
     body = incoming.body if isinstance(incoming.body, dict) else {}
-    said = body.get("routing_key") or body.get("service_key")
+    said = body.get("routing_key") or body.get(first.CREDENTIAL)
     key = said if isinstance(said, str) and said else incoming.headers.get("x-routing-key", "")
     return (key,) if key else ()
 
 
 def _without_nulls(incoming: Incoming) -> dict[str, Json]:
-    """Returns the body without nulls and without a blank dedup key. Custom details may be a text, as Grafana sent them
-    for years (https://github.com/grafana/grafana/issues/12115): the vendor accepts that, and pages."""
-    body = {name: value for name, value in body_object(incoming).items() if value is not None}
+    """Returns the body without nulls, without a blank dedup key and without v1's name for the credential. Custom
+    details may be a text, as Grafana sent them for years (https://github.com/grafana/grafana/issues/12115): the vendor
+    accepts that, and pages."""
+    said = body_object(incoming)
+    body = {name: value for name, value in said.items() if value is not None and name != first.CREDENTIAL}
     if isinstance(body.get("payload"), dict):
         payload = {name: value for name, value in body["payload"].items() if value is not None}
         body["payload"] = with_details(payload)
@@ -285,7 +287,8 @@ def _alert(incoming: Incoming) -> Command:
     if body["event_action"] == "trigger":
         reading = EVENT.read(body)
         amend = _in_place_of_both(body["payload"], reading.flat)
-        return saying(Operation.CREATE, reading, invents_key=True, amend=amend)
+        made = saying(Operation.CREATE, reading, invents_key=True, amend=amend)
+        return structs.replace(made, dropped=_dropped(reading, incoming))
     control = {name: body[name] for name in ("routing_key", "event_action", "dedup_key") if name in body}
     reading = EVENT.read(control)
     return Command(
@@ -294,8 +297,14 @@ def _alert(incoming: Incoming) -> Command:
         comment=_comment(body.get("payload")),
         verbatim={name: value for name, value in body.items() if name not in ("routing_key", "event_action")},
         beside=_beside(body),
-        dropped=reading.dropped,
+        dropped=_dropped(reading, incoming),
     )
+
+
+def _dropped(reading: Reading, incoming: Incoming) -> tuple[tuple[str, str], ...]:
+    """Returns what was dropped of an event, with the field of v1 that `_without_nulls` leaves out."""
+    has_it = isinstance(incoming.body, dict) and first.CREDENTIAL in incoming.body
+    return (*reading.dropped, *([(first.CREDENTIAL, "a credential")] if has_it else []))
 
 
 def _beside(body: dict[str, Json]) -> Flat:
@@ -330,7 +339,7 @@ def _change(incoming: Incoming) -> Command:
         operation=Operation.CREATE,
         patch=patch,
         verbatim={**reading.verbatim, "payload": payload, "event_action": CHANGE},
-        dropped=tuple(drop for drop in reading.dropped if drop[0] in body),
+        dropped=tuple(drop for drop in _dropped(reading, incoming) if drop[0] in (*body, first.CREDENTIAL)),
         carried=reading.carried,
     )
 

@@ -21,12 +21,15 @@ PATH = "/generic/2010-04-15/create_event.json"
 """The date is the name of the API's version."""
 UNSAID = {"source": "nowhere", "severity": "error"}
 """Values for the fields that v2 requires and v1 does not have. Every event over v1 pages somebody, as an error does."""
-RENAMED = ("event_type", "service_key", "incident_key", "description", "details", "contexts")
+CREDENTIAL = "service_key"
+"""The key of the service. In an event of v2, which has another field for it, it is the credential as well, and no more
+than that: kept there, it would be told to every upstream."""
+RENAMED = ("event_type", CREDENTIAL, "incident_key", "description", "details", "contexts")
 """Fields that have another name or another place in v2."""
 OF_SECOND = ("event_action", "routing_key", "dedup_key", "payload", "links", "images")
 """Fields of v2 alone: in an event of v1 they mean nothing, and in the event of v2 made of it they would."""
 CONTROL = {
-    "service_key": "a credential",
+    CREDENTIAL: "a credential",
     "event_type": "says what to do, not what is wrong",
     **dict.fromkeys(OF_SECOND, "means nothing in an event of v1"),
 }

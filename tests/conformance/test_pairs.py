@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from gateway.asked import Command
 from gateway.canonical import PATHS, SERVER_OWNED, Flat, flatten, in_order, unflatten
-from gateway.mapping.carry import LIMIT, restore
+from gateway.mapping.carry import LIMIT, credible, restore
 from gateway.mapping.remembering import LONGEST, MOST, Remembered
 from gateway.mapping.report import forms
 from gateway.mapping.table import CARRIED
@@ -368,3 +368,20 @@ def test_a_carried_object_that_makes_no_sense_is_left_alone(name: str) -> None:
     _, example = next((origin, example) for origin, example in CREATES if origin == name)
     plainly = dict(asked(name, example).patch)
     assert [restore(plainly, nonsense) for nonsense in NONSENSE] == [plainly] * len(NONSENSE)
+
+
+@pytest.mark.parametrize("odd", [5, -1e308, True, "x", [5], {"a": 1}], ids=repr)
+@pytest.mark.parametrize("target", NAMES)
+def test_a_carried_field_that_its_vendor_cannot_have_said_keeps_no_alert_back(target: str, odd: Any) -> None:
+    """Whoever posts to a vendor can put anything into its container. What is left can be told, and once more by an
+    update, which goes by the times that an alert already has."""
+    own = dialects()[target].mapping
+    paths = [path for entry in own.rows for path in entry.paths if path.startswith("extensions.")]
+    for path in [*paths, "condition.window", "renotify.interval"]:
+        carried = credible({"fields": {path: odd}}, [dialects()[name].mapping for name in NAMES])
+        for origin, example in CREATES:
+            command = msgspec.structs.replace(asked(origin, example), carried=carried)
+            flat, said = _said(origin, target, command)
+            assert msgspec.json.decode(msgspec.json.encode(said.body)) is not None
+            if command.amend:
+                command.amend(flat)

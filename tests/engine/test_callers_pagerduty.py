@@ -514,6 +514,19 @@ def test_other_words_for_severities_leave_the_fallback() -> None:
     assert isinstance(usual.body, dict) and usual.body["payload"]["severity"] == "error"
 
 
+@pytest.mark.parametrize("word", ["trigger", "resolve"])
+def test_a_key_under_the_name_that_v1_has_for_it_is_told_to_nobody(h: House, same: House, word: str) -> None:
+    """It lets its caller in, and is neither kept nor passed on: v2 has no such field, and would not have dropped it."""
+    event = {**pagerduty_event("trigger", fresh("key")), "routing_key": None, "service_key": KEY}
+    for there in (h, same):
+        arrived = [_next(there, lambda there=there: _post(there, event))]
+        if word == "resolve":
+            arrived += [_next(there, lambda there=there: _post(there, {**event, "event_action": word}))]
+        assert KEY not in json.dumps([one.body for one in arrived])
+        newest = max(outbox(there), key=lambda delivery: delivery.id)
+        assert [fate["fate"] for fate in newest.fates if fate["field"] == "service_key"] == ["dropped"]
+
+
 def test_a_routing_key_in_the_header_of_older_clients(h: House) -> None:
     """The header counts only where the body has no key."""
     event = pagerduty_event("trigger", fresh("key"))

@@ -54,6 +54,11 @@ def test_translate_ends_with_1_and_the_error_in_the_callers_words() -> None:
     assert "resource" in done.stderr
 
 
+def test_translate_says_what_is_wrong_with_an_envelope_that_holds_no_alert() -> None:
+    done = _run("translate", "--from", "ibm_monitoring", "--to", "ilert", text='{"alert": 5}')
+    assert (done.exit_code, json.loads(done.stderr)["errors"][0]["message"]) == (1, "alert: expected an object")
+
+
 def test_check_says_everything_at_once_and_warns_of_what_callers_cannot_give(tmp_path: Path) -> None:
     warned = _run("check", "--config", _file(tmp_path))
     assert warned.exit_code == 0

@@ -160,6 +160,11 @@ def test_whose_key_it_is(h: House) -> None:
     assert mine.headers["alert-gateway-id"] != theirs.headers["alert-gateway-id"]
 
 
+def test_a_key_that_a_group_says_as_well_is_told_to_nobody(h: House) -> None:
+    [arrived] = _told(h, _group(fresh("said"), _alert("db-9"), apiKey=KEY, integrationKey=KEY))
+    assert KEY not in json.dumps(arrived)
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [

@@ -47,6 +47,7 @@ from tests.engine.descriptions import (
     post,
     read,
 )
+from tests.engine.vendors import outbox
 from tests.harness import KEY, UPSTREAM_KEY, House, house, upstream_table
 from tests.recorded import plain
 
@@ -180,6 +181,30 @@ def test_a_number_may_be_a_text(said: Any, means: Any) -> None:
     patch = command_in(dialect, Operation.CREATE, body).patch
     assert patch.get("condition.threshold") == means
     assert patch.get("condition.window") == (None if means is None else means * 60)
+
+
+@pytest.mark.parametrize("unit", ["s", "m"])
+def test_a_duration_that_no_vendor_can_be_told_keeps_no_alert_back(tmp_path: Path, unit: str) -> None:
+    """It is refused where it is too long for a number; else the alert goes out, with no number of three hundred digits
+    in it."""
+    own_one = f'[dialects.acme.fields]\nsummary = "title"\n"condition.window" = {{ at = "for", unit = "{unit}" }}\n'
+    tables = f'{own_one}[inbound.acme]\nkeys = {{ ci = "{KEY}" }}\n[[routes]]\nto = ["pager", "rule"]\n'
+
+    def text(url: str) -> str:
+        upstreams = {"pager": "pagerduty", "rule": "ibm_monitoring"}
+        return tables + "".join(upstream_table(name, dialect, url) for name, dialect in upstreams.items())
+
+    with house(tmp_path, config=text) as h:
+        answer = h.call("POST", "/acme", {"title": "Slow", "for": 1e308})
+        if unit == "m":
+            assert answer.status == 400 and answer.body["error"]["message"].startswith("for: ")
+            return
+        assert answer.status == 202
+        [page], [rule] = h.arrives("pagerduty", 1), h.arrives("ibm_monitoring", 1)
+        carried = page.body["payload"]["custom_details"]["alert_gateway"]["fields"]
+        assert carried["condition.window"] == 1e308 and isinstance(carried["condition.window"], float)
+        assert rule.body["alert"]["timespan"] == 2**53 // 60_000_000 * 60_000_000
+        h.wait_for(lambda: {one.state for one in outbox(h)} == {"delivered"})
 
 
 def test_a_category_that_is_called_as_good_news_silences_nothing() -> None:

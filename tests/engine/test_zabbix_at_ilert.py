@@ -81,6 +81,12 @@ def test_what_a_problem_is_called() -> None:
     assert event({**_macros(EVENT_NAME="", HOST_NAME="{HOST.NAME}"), **own})["summary"] == "Problem: disk"
 
 
+def test_a_key_that_is_said_as_well_is_told_to_nobody(h: House) -> None:
+    macros = {**_macros(EVENT_ID="4712"), "apiKey": KEY, ".ILERT.ALERT.SOURCE.KEY": KEY}
+    assert post(h, macros, f"/api/v1/events/zabbix-mt/{KEY}").status == 200
+    assert KEY not in json.dumps(at_ilert(h, "zabbix-4712", 1))
+
+
 @pytest.mark.parametrize(("field", "value"), [("EVENT_ID", "{EVENT.ID}"), ("EVENT_VALUE", "2"), ("EVENT_VALUE", "")])
 def test_what_zabbix_cannot_have_meant(h: House, field: str, value: str) -> None:
     sent = post(h, _macros(**{field: value}), f"/api/v1/events/zabbix-mt/{KEY}")
