@@ -86,6 +86,7 @@ class Outbound:
     - `kin`: the dialects whose callers' own words for acknowledgements, ends and comments the calls understand, as they
       do those of their own, each with the paths of an alert's state that such a comment changes there. Unless the own
       dialect is among them, a comment changes nothing there.
+    - `notes`: the operations whose calls tell a comment on them too, in whatever dialect it was made.
     - `group`: finds in a caller's own body the group that its alert is part of, at a vendor that is also told when all
       alerts of the group are over.
     """
@@ -111,6 +112,7 @@ class Outbound:
     ends_by_key: bool = True
     is_repeated: bool = False
     kin: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    notes: frozenset[Operation] = frozenset()
 
 
 Seal = Callable[[Request, dict[str, Json], Sending, str], Request]

@@ -139,7 +139,7 @@ def rehearse(
             raise Problem(ProblemKind.UNMET, unmet_text(upstream.name, unmet), field=unmet.path) from None
         body, patch, fates = said.body, said.patch, fates + said.report
     else:
-        fates += unsaid(upstream, origin, asked, tuple(asked.patch), {}, origin.name)
+        fates += unsaid(upstream, origin, asked, sent, tuple(asked.patch), {}, origin.name)
     sending = Sending(
         operation=sent,
         at=datetime.now(UTC),

@@ -166,7 +166,7 @@ class Outbox:
             elif sent is Operation.RESOLVE and by_id and step.changed:
                 fates = self._said(step, target, upstream).report
             else:
-                fates = unsaid(upstream, origin, step.asked, step.changed or (), before, step.row.dialect)
+                fates = unsaid(upstream, origin, step.asked, sent, step.changed or (), before, step.row.dialect)
         except Unmet as unmet:
             self._cannot(step, target, delivery, unmet_text(target.upstream, unmet), ProblemKind.UNMET)
         entry = key_entry(target.lane)

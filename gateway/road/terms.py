@@ -117,17 +117,23 @@ def speaks_as(upstream: Upstream, dialect: str) -> bool:
 
 
 def unsaid(
-    upstream: Upstream, origin: Dialect, asked: Command, changed: tuple[str, ...], before: Flat, made_in: str
+    upstream: Upstream,
+    origin: Dialect,
+    asked: Command,
+    sent: Operation,
+    changed: tuple[str, ...],
+    before: Flat,
+    made_in: str,
 ) -> tuple[Fate, ...]:
-    """The fates of what a command said besides its operation, where the upstream is told the operation alone; `before`
-    is the alert as it was, and `made_in` the dialect of its first caller."""
+    """The fates of what a command said besides its operation, where the upstream is told the operation that is `sent`,
+    with a comment at most; `before` is the alert as it was, and `made_in` the dialect of its first caller."""
     dropped = tuple(Fate(name, "dropped", "", why) for name, why in asked.dropped)
     is_told = origin.name in upstream.dialect.outbound.kin or upstream.dialect.name == origin.name == made_in
     if is_told and upstream.dialect.name == origin.name:
         return dropped
     paths = [path for path in changed if path not in SERVER_OWNED]
     if not is_told:
-        paths += _beside(asked, before)
+        paths += _beside(asked, before, is_noted=sent in upstream.dialect.outbound.notes)
     why = f"only the {asked.operation} is sent to {upstream.dialect.title}"
     return (*(Fate(path, "kept", "", why) for path in dict.fromkeys(paths)), *dropped)
 
@@ -143,11 +149,12 @@ def unsaid_by_change(
     return tuple(Fate(path, "kept", "", why) for path in _beside(asked, before))
 
 
-def _beside(asked: Command, before: Flat) -> list[str]:
-    """The paths of what a command says that no operation but a comment tells."""
+def _beside(asked: Command, before: Flat, *, is_noted: bool = False) -> list[str]:
+    """The paths of what a command says that no operation but a comment tells, and one that `is_noted` there."""
     own = SERVER_OWNED | {"dedup_key"}
     paths = [path for path, value in asked.beside.items() if path not in own and before.get(path) != value]
-    return paths + (["comment"] if asked.comment and asked.operation is not Operation.COMMENT else [])
+    is_told = is_noted or asked.operation is Operation.COMMENT
+    return paths + (["comment"] if asked.comment and not is_told else [])
 
 
 def unmoved(upstream: Upstream, origin: Dialect, asked: Command, before: Flat, *, is_told: bool) -> tuple[Fate, ...]:

@@ -30,6 +30,7 @@ DIALECT = Dialect(
         needs_key=False,
         reopens_anew=True,
         is_repeated=True,
+        notes=frozenset({Operation.ACKNOWLEDGE}),
         reason=reason,
         list=list_all,
         probe=Request(method="GET", path="/api/v2/status"),

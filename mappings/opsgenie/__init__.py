@@ -8,6 +8,7 @@ too. Rows are in `alert`; callers' requests in `routes`, `asked`, `beside`, `lis
 
 from __future__ import annotations
 
+from gateway.canonical import Operation
 from gateway.dialect import Dialect, Outbound
 from gateway.outcome import Request
 from mappings.opsgenie.alert import ALERT, NAME, fitted_key
@@ -30,6 +31,7 @@ DIALECT = Dialect(
         reason=reason,
         read=read_one,
         kin={NAME: MOVED | {"assignee"}, "jsm_ops": MOVED},
+        notes=frozenset({Operation.ACKNOWLEDGE, Operation.RESOLVE}),
         probe=Request(method="GET", path="/v2/alerts", query={"limit": "1"}),
     ),
     credentials=credentials,

@@ -20,7 +20,7 @@ from gateway.mapping.values import TIME, Pair, Scale
 NAME = "opsgenie"
 TAGS, RESPONDERS = f"extensions.{NAME}.tags", f"extensions.{NAME}.responders"
 VISIBLE_TO = f"extensions.{NAME}.visibleTo"
-LONGEST_KEY, LONGEST_MESSAGE, LONGEST_DESCRIPTION = 512, 130, 15_000
+LONGEST_KEY, LONGEST_MESSAGE, LONGEST_DESCRIPTION, LONGEST_NOTE = 512, 130, 15_000, 25_000
 MOST_DETAILS = 8_000
 """Characters that all keys and values of the details may have together."""
 CUT = "…"
@@ -169,7 +169,7 @@ def rows(details: str, responders: Row, visible_to: Row) -> tuple[Row | Extensio
         row("source", "source", limit=100, why="at most 100 characters"),
         row("priority", "severity", PRIORITY, why="five priorities"),
         row("user", f"extensions.{NAME}.user", side="request", limit=100, why="at most 100 characters"),
-        row("note", f"extensions.{NAME}.note", side="request", limit=25_000, why="at most 25,000 characters"),
+        row("note", f"extensions.{NAME}.note", side="request", limit=LONGEST_NOTE, why="at most 25,000 characters"),
         joint(
             ["status", "acknowledged"],
             ["status", f"extensions.{NAME}.acknowledged"],

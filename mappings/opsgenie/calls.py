@@ -54,6 +54,7 @@ API = Api(
         "actions": "name",
     },
     by_alias=True,
+    takes_notes=True,
 )
 
 

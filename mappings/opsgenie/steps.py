@@ -33,7 +33,7 @@ from gateway.outcome import (
     Response,
     Sending,
 )
-from mappings.opsgenie.alert import NAME, RESPONDERS, TAGS, USUAL_PRIORITY, VISIBLE_TO, fitted_key
+from mappings.opsgenie.alert import LONGEST_NOTE, NAME, RESPONDERS, TAGS, USUAL_PRIORITY, VISIBLE_TO, fitted_key
 from mappings.opsgenie.words import reason
 
 FIRST_LOOK, LONGEST_PAUSE = 0.25, 60.0
@@ -80,7 +80,7 @@ class Api:
     answer to a step `at_once` is no receipt, but the result itself. `actions` are the operations beyond the common ones
     that the two APIs have in different words, by the last word of their path, each with the field that it needs here.
     Where alerts are found `by_alias`, nothing has to be learnt from a receipt: with a key that may write and not read,
-    an accepted request counts as done."""
+    an accepted request counts as done. `takes_notes` says that an acknowledgement and a close may have a note."""
 
     alerts: str
     change: str
@@ -92,6 +92,7 @@ class Api:
     at_once: frozenset[str] = field(default_factory=frozenset)
     actions: Mapping[str, str] = field(default_factory=dict)
     by_alias: bool = False
+    takes_notes: bool = False
 
 
 # --- steps and receipts ------------------------------------------------------------------------------------
@@ -314,7 +315,16 @@ def _retelling(api: Api, sending: Sending) -> Steps:
 
 def do(api: Api, word: str, sending: Sending) -> Call:
     """Carries out an operation that is one word of the path."""
-    return (yield from run(api, sending, {word: api.write(sending, "POST", f"/{word}", common(sending))}))
+    by, altered = common(sending), dict[str, str]()
+    if api.takes_notes and sending.verbatim is None and sending.comment:
+        by, altered = _note(sending.comment)
+    return (yield from run(api, sending, {word: api.write(sending, "POST", f"/{word}", by)}, altered=altered))
+
+
+def _note(text: str) -> tuple[dict[str, Json], dict[str, str]]:
+    """Returns a note, cut to the longest that is taken, and what the report says of that."""
+    is_cut = len(text) > LONGEST_NOTE
+    return {"note": text[:LONGEST_NOTE]}, {"comment": f"at most {LONGEST_NOTE:,} characters"} if is_cut else {}
 
 
 def comment(api: Api, sending: Sending) -> Call:
@@ -326,11 +336,12 @@ def comment(api: Api, sending: Sending) -> Call:
     fields = {name: value for name, value in said.items() if name not in ("action", "name")}
     is_custom = action == "actions" and needed in said
     if not is_custom and action not in ALIKE and needed not in said:
-        note = {**common(sending), "note": sending.comment or said.get("note")}
-        return (yield from run(api, sending, {"notes": api.write(sending, "POST", "/notes", note)}))
+        note, altered = _note(sending.comment or str(said.get("note", "")))
+        writing = api.write(sending, "POST", "/notes", {**common(sending), **note})
+        return (yield from run(api, sending, {"notes": writing}, altered=altered))
     path = f"actions/{segment(str(said.get('name')))}" if is_custom else action
     acting = {"action" if is_custom else path: api.write(sending, "POST", f"/{path}", fields)}
-    return (yield from either(api, sending, acting, "notes", {**common(sending), "note": sending.comment}))
+    return (yield from either(api, sending, acting, "notes", {**common(sending), **_note(sending.comment)[0]}))
 
 
 def either(api: Api, sending: Sending, steps: Steps, word: str, body: Json) -> Call:

@@ -338,6 +338,7 @@ DIALECT = Dialect(
         published_rate=150,  # what an account processes: the page on auto-pause and alert lag
         calls=SEND,
         nearest={Operation.DELETE: Operation.RESOLVE},
+        notes=frozenset({Operation.ACKNOWLEDGE, Operation.RESOLVE}),
         authorise=authorise,
         reason=reason,
         verdicts={404: "hold"},  # a wrong API key, see `words`

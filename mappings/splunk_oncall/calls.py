@@ -14,12 +14,23 @@ import msgspec
 
 from gateway.canonical import Operation
 from gateway.outcome import Call, Delivered, Json, Rejected, Request, Sending
-from mappings.splunk_oncall.words import ENTRY, LONGEST_MESSAGE, ROUTE, is_failure, reason, scattered, shortened
+from mappings.splunk_oncall.words import (
+    ENTRY,
+    LONGEST,
+    LONGEST_MESSAGE,
+    ROUTE,
+    is_failure,
+    reason,
+    scattered,
+    shortened,
+)
 
 PATH = "/integrations/generic/20131114/alert"
 KEY = "{credential}"
 """Stands for the API key in a path until the request is sent, and wherever it is shown."""
 LONGEST_KEY = 512
+NOTED = {"state_message": LONGEST_MESSAGE, "ack_msg": LONGEST}
+"""The fields that hold a comment, and their most characters."""
 
 
 def fitted_key(key: str) -> str:
@@ -48,13 +59,13 @@ def _post(fields: Mapping[str, Json], sending: Sending, entity: str | None = Non
     path = f"{PATH}/{KEY}/{quote(route, safe='')}" if route else f"{PATH}/{KEY}"
     key = sending.key if entity is None else entity
     named = {"entity_id": fitted_key(key)} if key is not None else {}
-    text = fields.get("state_message")
-    said = {"state_message": shortened(text, LONGEST_MESSAGE)} if isinstance(text, str) else {}
+    texts = {name: text for name in NOTED if isinstance(text := fields.get(name), str)}
+    said = {name: shortened(text, NOTED[name]) for name, text in texts.items()}
     answer = yield Request(method="POST", path=path, body=scattered({**fields, **said, **named}))
     if is_failure(answer):
         return Rejected(reason=f"{answer.status} {reason(answer)}".strip())
-    is_cut = bool(said) and said["state_message"] != text
-    return Delivered(altered={"comment": f"at most {LONGEST_MESSAGE:,} characters"} if is_cut else {})
+    cut = [NOTED[name] for name, text in texts.items() if said[name] != text]
+    return Delivered(altered={"comment": f"at most {cut[0]:,} characters"} if cut else {})
 
 
 def _is_entry(sending: Sending) -> bool:
@@ -69,10 +80,13 @@ def _tell(sending: Sending) -> Call:
     return (yield from _post(sending.body, sending, entity))
 
 
-def _move(word: str, sending: Sending) -> Call:
-    """Acknowledges or resolves, in the caller's own words if it speaks this dialect."""
+def _move(word: str, sending: Sending, at: str) -> Call:
+    """Acknowledges or resolves, in the caller's own words if it speaks this dialect; else a comment is put `at` the
+    field for it."""
     own = sending.verbatim
-    return (yield from _post({**(_named(sending) if own is None else own), "message_type": word}, sending))
+    if own is None:
+        own = {**_named(sending), **({at: sending.comment} if sending.comment else {})}
+    return (yield from _post({**own, "message_type": word}, sending))
 
 
 def _named(sending: Sending) -> dict[str, Json]:
@@ -81,14 +95,14 @@ def _named(sending: Sending) -> dict[str, Json]:
 
 
 def _acknowledge(sending: Sending) -> Call:
-    return (yield from _move("ACKNOWLEDGEMENT", sending))
+    return (yield from _move("ACKNOWLEDGEMENT", sending, "ack_msg"))
 
 
 def _resolve(sending: Sending) -> Call:
     """Resolves. The end of a timeline entry is not told: it would resolve what else is open of its entity."""
     if _is_entry(sending):
         return Delivered()
-    return (yield from _move("RECOVERY", sending))
+    return (yield from _move("RECOVERY", sending, "state_message"))
 
 
 def _note(sending: Sending) -> Call:

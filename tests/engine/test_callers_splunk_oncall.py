@@ -340,7 +340,8 @@ def test_an_opsgenie_caller_s_life_there(same: House) -> None:
     assert (opened["message_type"], opened["entity_display_name"]) == ("CRITICAL", "Disk full")
     assert (opened["hostname"], opened["monitoring_tool"]) == ("db-1", "nagios")
     named = {"entity_id": key, "entity_display_name": "Disk full"}
-    assert (taken, ended) == ({"message_type": "ACKNOWLEDGEMENT", **named}, {"message_type": "RECOVERY", **named})
+    assert taken == {"message_type": "ACKNOWLEDGEMENT", **named, "ack_msg": "words"}
+    assert ended == {"message_type": "RECOVERY", **named, "state_message": "words"}
     assert noted == {"message_type": "INFO", **named, "state_message": "words"}
 
 
