@@ -343,7 +343,7 @@ def test_the_same_dialect_gets_what_was_sent(one: House) -> None:
     assert {**sent, "apiKey": KEY} == event
     assert sent["apiKey"] == UPSTREAM_KEY
     assert KEY not in json.dumps([dict(got.headers) for got in one.arrived(ILERT)])
-    said = {"comments": [{"creator": "Ann", "content": "looking"}], "eventSource": {"new": [3]}}
+    said: dict[str, Any] = {"comments": [{"creator": "Ann", "content": "looking"}], "eventSource": {"new": [3]}}
     for number, word in enumerate(("ACCEPT", "COMMENT", "RESOLVE"), 2):
         is_taken(post(one, ilert_event(word, key, **said)))
         assert {**at_ilert(one, key, number)[-1], "apiKey": KEY} == ilert_event(word, key, **said), word
