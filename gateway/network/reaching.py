@@ -145,7 +145,7 @@ def _is_named(host: str, port: int | None, entry: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         domain = entry.removeprefix("*").lstrip(".").rstrip(".")
-        return bool(domain) and (host == domain or host.endswith(f".{domain}"))
+        return host == domain or host.endswith(f".{domain}")
     try:
         return address in ipaddress.ip_network(entry, strict=False)
     except ValueError:

@@ -49,7 +49,6 @@ def read(incoming: Incoming) -> Command:
         return Command(
             operation=Operation.RESOLVE,
             ref=Ref(key=alias),
-            answers_anyway=True,
             comment=info,
             verbatim=said,
             dropped=(UPDATED,),

@@ -17,7 +17,8 @@ import pytest
 
 from gateway.canonical import Operation
 from gateway.errors import ProblemKind
-from gateway.outcome import Again, Response, Sending
+from gateway.outcome import Again, Changed, Delivered, Response, Sending
+from gateway.registry import dialects
 from mappings.ibm_monitoring import calls
 from tests.clients.callers import OTHER, behind, called, fresh, ibm_alert
 from tests.harness import House, Sent
@@ -533,3 +534,109 @@ def test_a_refusal_of_another_field_is_not_taken_for_one_of_the_name(patch: dict
     asked, outcome = _updated(patch, (200, {"alert": THERE}), refused, is_akin=is_akin, suffix="12")
     assert ([one.method for one in asked], outcome.kind) == (["GET", "PUT"], ProblemKind.REFUSED)
     assert "no such channel" in outcome.reason
+
+
+# --- as an upstream, call by call ------------------------------------------------------------------------------
+
+
+RULE: dict[str, Any] = {"id": 7, "version": 4, "name": "n", "severity": 3, "severityLabel": "MEDIUM"}
+RULE |= {"annotations": {"owner": "Ann", "alert_gateway": {"old": 1}}}
+
+
+def _through(operation: Operation, *answers: tuple[int, Any], **more: Any) -> tuple[list[Any], Any]:
+    """The requests of a call, which is sent these answers, and how it ends."""
+    given: dict[str, Any] = {
+        "body": {"name": "n"},
+        "patch": {},
+        "key": None,
+        "ids": {"id": "7"},
+        "seen": {},
+        "suffix": "42",
+        **more,
+    }
+    sending = Sending(operation=operation, at=datetime(2026, 1, 1, tzinfo=UTC), **given)
+    call, asked = dialects()[IBM].outbound.calls[operation](sending), list[Any]()
+    try:
+        asked.append(next(call))
+        for status, body in answers:
+            asked.append(call.send(Response(status, content=json.dumps(body).encode())))
+    except StopIteration as ended:
+        return asked, ended.value
+    return asked, None
+
+
+SHOWN = (200, {"alert": RULE})
+TAKEN = (422, {"errors": [{"message": "Already exists", "reason": "name is already used"}]})
+STALE = (409, {"errors": [{"message": "Conflict", "reason": "version"}]})
+
+
+@pytest.mark.parametrize("operation", [Operation.CREATE, Operation.UPDATE])
+def test_a_name_that_is_taken_is_another_once_unless_the_caller_chose_it(operation: Operation) -> None:
+    before = () if operation is Operation.CREATE else (SHOWN,)
+    more: dict[str, Any] = {"body": {"name": "m"}, "patch": {"name": "m"}}
+    asked, _ = _through(operation, *before, TAKEN, *before, **more)
+    assert asked[-1].body["alert"]["name"] == "m [42]"
+    if operation is Operation.UPDATE:
+        _, ended = _through(operation, SHOWN, TAKEN, SHOWN, TAKEN, **more)
+        assert (ended.kind, ended.reason) == (ProblemKind.NAME_TAKEN, "422 Already exists: name is already used")
+    asked, ended = _through(operation, *before, TAKEN, is_akin=True, **more)
+    assert (len(asked), ended.kind) == (1 + len(before), ProblemKind.NAME_TAKEN)
+
+
+def test_a_rule_is_laid_over_only_what_was_read() -> None:
+    asked, ended = _through(Operation.UPDATE, (200, {}), patch={"name": "m"})
+    assert (len(asked), type(ended)) == (1, Again)
+    asked, ended = _through(Operation.UPDATE, SHOWN, (200, {}), patch={"name": "m"}, strict=True)
+    assert asked[1].body["alert"]["name"] == "m", "there is no version yet that it could have changed since"
+    assert (ended.seen, ended.altered) == ({"version": None}, {}), "which version this made is not known"
+
+
+def test_a_rule_that_somebody_changed() -> None:
+    since: dict[str, Any] = {"seen": {"version": 3}}
+    asked, ended = _through(Operation.UPDATE, SHOWN, patch={"name": "m"}, strict=True, **since)
+    assert (len(asked), type(ended), ended.seen) == (1, Changed, {"version": 4})
+    asked, ended = _through(
+        Operation.UPDATE, SHOWN, (200, {"alert": {"id": 7, "version": 5}}), patch={"name": "m"}, **since
+    )
+    assert (len(asked), ended.seen, [*ended.altered]) == (2, {"version": 5}, ["version"])
+    same: dict[str, Any] = {
+        "body": {"name": "n", "annotations": {"alert_gateway": {"old": 1}}},
+        "patch": {"name": "n"},
+        "strict": True,
+    }
+    asked, ended = _through(Operation.UPDATE, SHOWN, **same, **since)
+    assert (len(asked), type(ended), ended.seen) == (1, Delivered, {"version": 4}), "it is as it was to be"
+    asked, ended = _through(Operation.UPDATE, *(SHOWN, STALE) * 4, patch={"name": "m"})
+    assert [one.method for one in asked] == ["GET", "PUT"] * 4
+    assert (type(ended), ended.reason) == (Again, "409 Conflict: version")
+
+
+@pytest.mark.parametrize(
+    ("patch", "body", "is_akin", "made"),
+    [
+        ({"severity": 1}, {}, False, {"severity": 1, "annotations": {"owner": "Ann"}}),
+        ({"severityLabel": "HIGH"}, {}, True, {"severityLabel": "HIGH", "annotations": RULE["annotations"]}),
+        (
+            {"annotations": {"team": "db"}},
+            {"annotations": {"alert_gateway": {"new": 2}}},
+            False,
+            {
+                "severity": 3,
+                "severityLabel": "MEDIUM",
+                "annotations": {"owner": "Ann", "team": "db", "alert_gateway": {"new": 2}},
+            },
+        ),
+        (
+            {"annotations": {"team": "db"}},
+            {},
+            True,
+            {"severity": 3, "severityLabel": "MEDIUM", "annotations": {"team": "db"}},
+        ),
+    ],
+)
+def test_what_is_laid_over_a_rule(
+    patch: dict[str, Any], body: dict[str, Any], is_akin: bool, made: dict[str, Any]
+) -> None:
+    """The other word for a severity goes, others' annotations stay, and what was carried before does not."""
+    asked, _ = _through(Operation.UPDATE, SHOWN, patch=patch, body=body, is_akin=is_akin)
+    assert asked[1].body["alert"] == {"id": 7, "version": 4, "name": "n", **made}

@@ -12,8 +12,9 @@ from urllib.parse import parse_qs, quote
 import pytest
 
 from gateway.canonical import Operation
+from gateway.mapping.rows import Writing
 from gateway.outcome import Sending
-from mappings.opsgenie.alert import MOST_DETAILS, fitted_details, fitted_key
+from mappings.opsgenie.alert import ALERT, CUT, MOST_DETAILS, fitted_details, fitted_key
 from mappings.opsgenie.calls import SEND
 from tests.clients.callers import OTHER, called, fresh, opsgenie_alert
 from tests.engine.asking_opsgenie import ALERTS, PING, about, create, read
@@ -410,6 +411,27 @@ def test_details_within_the_limit(held: dict[str, str]) -> None:
     fitted = fitted_details(held)
     assert sum(len(key) + len(value) for key, value in fitted.items()) <= MOST_DETAILS
     assert fitted_details(fitted) == fitted
+
+
+def test_the_longest_detail_is_cut_and_marked_and_all_others_stay() -> None:
+    held = {"a": "short", "b": "x" * 7000, "c": "y" * 1500}
+    fitted = fitted_details(held)
+    assert fitted == {**held, "b": fitted["b"]} and fitted["b"].endswith(CUT) and len(fitted["b"]) > 6000
+    assert fitted_details({"a": "x" * 9000, "n" * 7990: "y" * 100}) == {"a": CUT, "n" * 7990: "y" * 7 + CUT}
+
+
+@pytest.mark.parametrize(("field", "most"), [("tags", 20), ("actions", 10)])
+def test_so_many_tags_and_actions_and_so_long_ones(field: str, most: int) -> None:
+    said = {"message": "m", field: ["x" * 60, *(str(number) for number in range(30))]}
+    flat = ALERT.read({**said}).flat
+    assert ALERT.write(flat, Writing())[field] == ["x" * 50, *(str(number) for number in range(most - 1))]
+
+
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_a_closed_alert_shows_whether_somebody_had_acknowledged_it(acknowledged: bool) -> None:
+    shown = {"message": "m", "status": "closed", "acknowledged": acknowledged}
+    written = ALERT.write(ALERT.found(shown), Writing(), side="reply", partial=True)
+    assert (written["status"], written["acknowledged"]) == ("closed", acknowledged)
 
 
 def test_thousands_of_details_are_measured_once() -> None:

@@ -5,12 +5,18 @@ Expectations follow the page "Alerts API Reference"; the error envelope is that 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from gateway.canonical import Channel, Operation
+from gateway.mapping.rows import Writing
+from gateway.outcome import Response, Sending
+from mappings.uptinio import ALERT, DIALECT
 from tests.clients.callers import OTHER, behind, called, fresh, uptinio_alert
 from tests.harness import House, Sent
 
@@ -356,3 +362,41 @@ def test_the_same_dialect_gets_what_was_sent(one: House) -> None:
     change = {"status": "resolved", "message": "Website is back up", "note": "done"}
     assert one.call("PUT", f"/alerts/{sent.body['data']['id']}", change).status == 200
     assert one.arrived(UPTINIO, "PUT")[-1].body == change
+    back = {"status": "active", "message": "Website is down again", "note": "flapping"}
+    assert one.call("PUT", f"/alerts/{sent.body['data']['id']}", back).status == 200
+    assert one.arrived(UPTINIO, "PUT")[-1].body == back
+
+
+# --- as an upstream --------------------------------------------------------------------------------------------
+
+
+def test_what_another_vendor_says_of_kind_and_channels_is_left_out_where_it_has_no_word_for_it() -> None:
+    """The channels that it knows stay; where there are none of those, its own default holds."""
+    flat: dict[str, Any] = {"resource": "mon_1", "summary": "s", "category": "disk"}
+    phones = (Channel(kind="sms"), Channel(kind="pagerduty"))
+    written = ALERT.write({**flat, "channels": phones}, Writing())
+    assert (written["type"], written["channels"]) == ("custom", ["sms"])
+    assert "channels" not in ALERT.write({**flat, "channels": phones[1:]}, Writing())
+    assert ALERT.write({**flat, "category": "slow", "channels": ()}, Writing())["channels"] == []
+
+
+@pytest.mark.parametrize(
+    ("pages", "found"),
+    [
+        ([{"data": [{"id": "a"}], "meta": {"total": 3}}, {"data": [{"id": "a"}], "meta": {"total": 3}}], ["a"]),
+        ([{"data": [{"id": "a"}], "meta": {"total": 2}}, {"data": [{"id": "b"}], "meta": {"total": 2}}], ["a", "b"]),
+        ([{"data": [{"id": "a"}], "meta": {"total_count": 2}}, {"data": [{"id": "b"}]}], ["a", "b"]),
+    ],
+)
+def test_a_list_is_read_until_a_page_brings_nothing_new(pages: list[Any], found: list[str]) -> None:
+    given: dict[str, Any] = {"body": {}, "patch": {}, "key": None, "ids": {}, "seen": {}}
+    asked = DIALECT.outbound.list
+    assert asked is not None
+    call = asked(Sending(operation=Operation.LIST, at=datetime(2026, 1, 1, tzinfo=UTC), **given))
+    next(call)
+    *before, last = (Response(200, content=json.dumps(page).encode()) for page in pages)
+    for answer in before:
+        call.send(answer)
+    with pytest.raises(StopIteration) as ended:
+        call.send(last)
+    assert [one.id for one in ended.value.value.alerts] == found
