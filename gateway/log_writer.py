@@ -16,8 +16,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-MOST = 256 << 10
-"""Bytes of lines that wait for the reader; further ones are lost, and counted."""
+MOST = 1 << 20
+"""Bytes of lines that wait for the reader, which may only be slow for a moment; further ones are lost, and counted."""
 AT_THE_END = 1.0
 """Seconds that the end of the process waits for the reader: the last lines may say why it ends."""
 

@@ -199,6 +199,24 @@ def test_a_clock_that_is_set_neither_stalls_nor_gives_up_what_waits(
         assert not outbox(h, "dead")
 
 
+def test_a_clock_that_is_set_back_while_no_gateway_runs_does_not_stall_what_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is three hours ahead at first, as on a machine that knows the time only once it has a network."""
+    real, real_ns = time.time, time.time_ns
+    with chaos(say(503)) as upstream:
+        monkeypatch.setattr(time, "time_ns", lambda: real_ns() + 3 * 3600 * 10**9)
+        monkeypatch.setattr(time, "time", lambda: real() + 3 * 3600)
+        with on(tmp_path, upstream) as h:
+            assert page(h, "before").status == 202
+            h.wait_for(lambda: len(upstream.got) >= 2)
+        monkeypatch.undo()
+        upstream.always(OK)
+        with on(tmp_path, upstream) as h:
+            [row] = settled(h)
+            assert row.key == "before" and abs(row.created_at - time.time() * 1000) < 60_000
+
+
 def test_a_clock_that_is_slewed_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "HOUSEKEEPING", 0.02)
     real = time.time
