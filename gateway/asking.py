@@ -6,17 +6,24 @@ They raise `Problem` and know nothing of any vendor.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from msgspec import UNSET
+from msgspec import UNSET, json
 
-from gateway.asked import Command, Incoming, Read, Ref
+from gateway.asked import Batch, Command, Incoming, Read, Ref
 from gateway.canonical import Operation
 from gateway.errors import Problem, ProblemKind, invalid
 from gateway.mapping.table import Reading
 from gateway.mapping.values import read_time
+from gateway.outcome import Json
+
+T = TypeVar("T")
+MOST_TOLD = 20
+"""The most faults that are told of one request."""
+MOST_REPEATED = 4 * 1024 * 1024
+"""Bytes to which what stands once in a request may grow because it is kept with each of its alerts."""
 
 
 def bearer(incoming: Incoming) -> tuple[str, ...]:
@@ -73,6 +80,26 @@ def saying(operation: Operation, reading: Reading, **more: Any) -> Command:
         reading=reading,
         **more,
     )
+
+
+def each(parts: Iterable[T], read: Callable[[T], Command]) -> Batch:
+    """The commands of a request with several alerts: a fault in one keeps none of the others back. Further faults are
+    only passed over: one request has room for hundreds of thousands."""
+    commands: list[Command] = []
+    problems: list[Problem] = []
+    for part in parts:
+        try:
+            commands.append(read(part))
+        except Problem as problem:
+            problem.with_traceback(None)  # which would lead back to this list
+            problems += [problem] if len(problems) < MOST_TOLD else []
+    return Batch(tuple(commands), tuple(problems))
+
+
+def can_be_repeated(beside: Json, times: int) -> bool:
+    """Whether what stands beside a list of so many alerts may be kept with each of them. Senders of groups stay far
+    below that, but a request of a mebibyte could become gigabytes."""
+    return times < 2 or len(json.encode(beside)) * times <= MOST_REPEATED
 
 
 def read_by_id(incoming: Incoming) -> Read:

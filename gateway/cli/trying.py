@@ -42,8 +42,9 @@ def _failures(config: Config, test: TestFile) -> Iterator[str]:
         yield f"send: {problem.message}"
         return
     came = explain(config, inbound, caller, body)
-    if came.refused and "refused" not in test.expect:
-        yield f"was refused: {came.refused}"
+    refused = came.refused or next((one.refused for one in came.reached[:1]), "")  # the caller is told by its primary
+    if refused and "refused" not in test.expect:
+        yield f"was refused: {refused}"
         return
     for key, wanted in test.expect.items():
         yield from _compared(config, came, key, wanted)
@@ -52,8 +53,10 @@ def _failures(config: Config, test: TestFile) -> Iterator[str]:
 def _compared(config: Config, came: Explained, key: str, wanted: Any) -> Iterator[str]:
     reached = {one.choice.upstream: one for one in came.reached if one.choice.after is None}
     if key == "to":
-        if list(reached) != wanted:
-            yield f"to: expected {_shown(wanted)}, got {_shown(list(reached))}"
+        told = [name for name, one in reached.items() if not one.refused]
+        if told != wanted:
+            why = "; ".join(f"{name}: {one.refused}" for name, one in reached.items() if one.refused)
+            yield f"to: expected {_shown(wanted)}, got {_shown(told)}" + (f" ({why})" if why else "")
     elif key == "route":
         if came.route != wanted:
             yield f"route: expected {_shown(wanted)}, got {_shown(came.route)}"

@@ -11,8 +11,8 @@ import msgspec
 from msgspec import UNSET
 
 from gateway.asked import Incoming
-from gateway.asking import body_object
-from gateway.errors import Problem, invalid
+from gateway.asking import body_object, can_be_repeated
+from gateway.errors import Problem, ProblemKind, invalid
 from gateway.inbound.limits import decode
 from gateway.mapping.wire import Wire, copied, get, put, without
 
@@ -49,6 +49,9 @@ class Opening:
         if not isinstance(listed, list):
             raise invalid(self.each, "must be a list of alerts")
         beside = without(body, self.each)
+        if not can_be_repeated(beside, len(listed)):
+            text = f"too much stands beside {self.each} for {len(listed):,} alerts; send fewer at a time"
+            raise Problem(ProblemKind.TOO_LARGE, text, field=self.each)
         bodies = [{**beside, **one} if isinstance(one, dict) else one for one in listed]
         return tuple(msgspec.structs.replace(incoming, body=one) for one in bodies)
 

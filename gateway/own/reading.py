@@ -14,6 +14,7 @@ import structlog
 from msgspec import UNSET, Struct
 
 from gateway.asked import Answer, Batch, Command, Incoming, Ref, Reply
+from gateway.asking import each
 from gateway.canonical import Operation
 from gateway.config.values import is_address
 from gateway.errors import USUAL_STATUS, Problem, invalid
@@ -60,13 +61,7 @@ class Reader:
         parts = self.parted(incoming)
         if parts is None:
             return self.command(self.opened(incoming))
-        commands, problems = [], []
-        for part in parts:
-            try:
-                commands.append(self.command(self.opened(part)))
-            except Problem as problem:
-                problems.append(problem.with_traceback(None))  # which would lead back to this list
-        return Batch(tuple(commands), tuple(problems))
+        return each(parts, lambda part: self.command(self.opened(part)))
 
     def command(self, body: Wire) -> Command:
         """Returns the command in a body. Of an acknowledgement or a resolve only the key and the status are read: what

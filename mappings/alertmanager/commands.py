@@ -6,11 +6,11 @@ Source: https://prometheus.io/docs/alerting/latest/clients/. It must not know wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-from gateway.asked import Batch, Command, Ref
+from gateway.asked import Command, Ref
 from gateway.canonical import Flat, Operation
 from gateway.errors import Problem, ProblemKind
 from gateway.mapping.table import Mapping
@@ -19,22 +19,8 @@ from mappings.alertmanager.alert import STARTS, read_moment, without_blank
 
 RESOLVE_TIMEOUT = timedelta(minutes=5)
 """How long an alert lasts whose sender does not say."""
-MOST_SHOWN = 20
-"""The most faults that are told of one request."""
 STAYS = frozenset({"labels", "dedup_key", "summary", STARTS, "created_at"})
 """Paths that an alert keeps when a newer post does not say them."""
-T = TypeVar("T")
-
-
-def each(posted: Iterable[T], read: Callable[[T], Command]) -> Batch:
-    """Returns the commands of posted alerts: a fault in one keeps none of the others back."""
-    commands, problems = [], []
-    for one in posted:
-        try:
-            commands.append(read(one))
-        except Problem as problem:
-            problems.append(problem.with_traceback(None))  # which would lead back to this list
-    return Batch(tuple(commands), tuple(problems[:MOST_SHOWN]))
 
 
 def command(wire: Wire, has_ended: bool | None, now: datetime, mapping: Mapping) -> Command:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.asked import Answer, Batch, Chosen, Incoming, Listing, Mute, Muted, Mutes, Relay, Reply, Shown, Unmute
-from gateway.asking import one
+from gateway.asking import each, one
 from gateway.canonical import Flat, Operation
 from gateway.dialect import Route
 from gateway.errors import Problem, ProblemKind
@@ -26,7 +26,7 @@ from gateway.mapping.wire import Wire
 from gateway.outcome import Json, Request
 from mappings.alertmanager import matchers, words
 from mappings.alertmanager.alert import ALERT, Alert, is_uri, read_moment
-from mappings.alertmanager.commands import command, each
+from mappings.alertmanager.commands import command
 from mappings.alertmanager.matchers import Matcher
 from mappings.alertmanager.webhook import WEBHOOK, Notification, notified_api
 

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.asked import Batch, Command, Incoming
+from gateway.asking import can_be_repeated, each
 from gateway.canonical import Operation
 from gateway.errors import Problem, ProblemKind, from_validation, invalid
 from gateway.mapping.rows import Dropped
@@ -27,7 +28,7 @@ from gateway.mapping.wire import Wire
 from gateway.outcome import Call, Delivered, Json, Missing, Request, Response, Sending
 from mappings.alertmanager.alert import ALERT, as_text, fingerprint
 from mappings.alertmanager.calls import AUTHOR, as_urgent_now, identity_of, under
-from mappings.alertmanager.commands import command, each
+from mappings.alertmanager.commands import command
 
 WEBHOOK = "https://prometheus.io/docs/alerting/latest/configuration/#webhook_config"
 READ = frozenset({"labels", "annotations", "startsAt", "generatorURL"})
@@ -112,7 +113,8 @@ def notified(body: Mapping[str, Json], told: Told, now: datetime) -> Batch:
         raise invalid("alerts", "is required and must be a list")
     beside = _beside(body, told.beside)
     group = {name: value for name, value in body.items() if name != "alerts"}
-    keeps = {} if told.fields is not None else {GROUP: group}
+    is_kept = told.fields is None and can_be_repeated(group, len(alerts))
+    keeps = {GROUP: group} if is_kept else {}
 
     def read(placed: tuple[int, Any]) -> Command:
         wire, has_ended = _checked(*placed, told)

@@ -71,9 +71,8 @@ def parted(incoming: Incoming) -> tuple[Incoming, ...] | None:
         return None
     if not isinstance(incoming.body, list):
         raise Problem(ProblemKind.MALFORMED, "the body is not a list of events")
-    return tuple(
-        msgspec.structs.replace(incoming, headers={"content-type": STRUCTURED}, body=event) for event in incoming.body
-    )
+    headers = {"content-type": STRUCTURED}
+    return tuple(msgspec.structs.replace(incoming, headers=headers, body=event) for event in incoming.body)
 
 
 def opened(incoming: Incoming) -> dict[str, Json]:

@@ -24,6 +24,9 @@ SUMMARIES = {
     "SERVICE": "$NOTIFICATIONTYPE$ Service Alert: $HOSTALIAS$/$SERVICEDESC$ is $SERVICESTATE$ - $SERVICEOUTPUT$",
 }
 """The default summaries of Checkmk's form."""
+LONGEST = 2000
+"""Characters of a summary's pattern, and of each text put into it: both come from the caller, and a mebibyte of them
+would make a summary of gigabytes. The custom details have the texts whole."""
 KEPT = re.compile(r"(HOST|SERVICE|NOTIFICATION|LONG|OMD_SITE)(?!CHECKCOMMAND)")
 """Names kept as custom details. The plugin's parameters and check commands are not, as they may contain keys and
 passwords; nor are contacts."""
@@ -110,7 +113,7 @@ def _problem(said: dict[str, str]) -> dict[str, Json]:
     pattern = said.get(f"PARAMETER_ILERT_SUMMARY_{what}") or SUMMARIES[what]
     texts = (said.get(f"{name}{what}OUTPUT", "").replace("\\n", "\n") for name in ("", "LONG"))
     event: dict[str, Json] = {
-        "summary": re.sub(r"\$(\w+)\$", lambda found: said.get(found[1], ""), pattern),
+        "summary": re.sub(r"\$(\w+)\$", lambda found: said.get(found[1], "")[:LONGEST], pattern[:LONGEST]),
         "details": "\n".join(text for text in (*texts, said.get("NOTIFICATIONCOMMENT", "")) if text),
         "priority": said.get("PARAMETER_ILERT_PRIORITY"),
         "severity": SEVERITIES.get(said.get(f"{what}STATE", "")),

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import msgspec
 import pytest
 
+from gateway import asking
 from gateway.asked import Command
 from gateway.canonical import Operation
 from gateway.errors import Problem, ProblemKind
@@ -94,10 +95,26 @@ def test_a_fault_is_gone_without_the_garbage_collector() -> None:
     gc.collect()
     gc.disable()
     try:
-        kept = [weakref.ref(one) for one in commands.each(["a", "b"], read).problems]
+        kept = [weakref.ref(one) for one in asking.each(["a", "b"], read).problems]
         assert [one() for one in kept] == [None, None]
     finally:
         gc.enable()
+
+
+def test_of_many_faults_only_those_that_are_told_are_kept() -> None:
+    """A request of a mebibyte has room for 300,000 of them, which took more than half a gibibyte."""
+    seen: list[weakref.ref[Problem]] = []
+    most = 0
+
+    def read(number: int) -> Command:
+        nonlocal most
+        most = max(most, sum(one() is not None for one in seen))
+        problem = Problem(ProblemKind.INVALID, str(number))
+        seen.append(weakref.ref(problem))
+        raise problem
+
+    assert [one.message for one in asking.each(range(200), read).problems] == [str(one) for one in range(20)]
+    assert most <= 21
 
 
 def test_many_at_once(h: House) -> None:

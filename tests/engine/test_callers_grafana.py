@@ -18,10 +18,12 @@ from typing import Any
 
 import pytest
 
+from gateway.asked import Batch, Incoming
 from gateway.config.loading import parse
 from gateway.errors import ConfigurationError
+from gateway.registry import dialects
 from mappings.alertmanager.alert import fingerprint
-from mappings.alertmanager.webhook import notified
+from mappings.alertmanager.webhook import GROUP, OF_GROUP, notified
 from mappings.grafana import TOLD
 from tests.chaos_upstream import Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import called, fresh, ilert_event
@@ -407,6 +409,19 @@ def test_alertmanagers_group_is_kept_around_its_alert(tmp_path: Path) -> None:
         assert h.call("POST", AM_AT, body).status == 200
         settled(h, count=1)
         assert upstream.got[0].body == body
+
+
+@pytest.mark.parametrize("count", [2, 100])
+def test_a_group_is_not_kept_around_each_alert_where_that_would_fill_the_store(count: int) -> None:
+    """What it says once is stored with each alert: half a mebibyte for a thousand alerts would be half a gibibyte."""
+    labels = [{"alertname": f"A{number}"} for number in range(count)]
+    alerts = [{"status": "firing", "labels": one} for one in labels]
+    body = {"version": "4", "groupKey": "g", "commonAnnotations": {"text": "x" * 100_000}, "alerts": alerts}
+    [route, *_] = dialects()["alertmanager_webhook"].routes
+    batch = route.read(Incoming({}, {}, {}, body, datetime.now(UTC)))
+    assert isinstance(batch, Batch) and len(batch.commands) == count
+    assert {GROUP in one.verbatim for one in batch.commands} == {count == 2}
+    assert all(("commonAnnotations", OF_GROUP) in one.dropped for one in batch.commands)
 
 
 @pytest.mark.parametrize(("dialect", "at"), [("grafana", AT), ("alertmanager_webhook", AM_AT)])

@@ -295,6 +295,17 @@ def test_a_sample_that_is_refused_fails_unless_that_is_expected() -> None:
     assert tried(refused + 'expect = { refused = "eventType" }') == []
 
 
+def test_a_sample_that_its_upstream_cannot_be_told_does_not_go_there() -> None:
+    """It would be refused, or be a dead letter: nobody would be woken, although its test had passed."""
+    rules = '[upstreams.rules]\ndialect = "ibm_monitoring"\nurl = "https://x"\nkey = "k"\n'
+    text = f'[[routes]]\nto = ["oncall", "rules"]\n{rules}[[tests]]\nfrom = "ilert"\ncaller = "ci"\n{EVENT}expect = '
+    [failure] = failures(configured(text + '{ to = ["oncall", "rules"] }'))
+    assert 'got ["oncall"] (rules: upstream' in failure and "condition.expression" in failure
+    assert not list(failures(configured(text + '{ to = ["oncall"], refused = "condition.expression" }')))
+    first = text.replace('to = ["oncall", "rules"]', 'to = ["rules", "oncall"]')
+    assert "was refused: upstream 'rules' requires" in next(failures(configured(first + "{ wakes = false }")))
+
+
 def test_who_sends_it_has_to_be_said_where_there_are_several() -> None:
     assert "caller" in tried(f'from = "ilert"\n{EVENT}expect = {{ to = ["oncall"] }}')[0]
 

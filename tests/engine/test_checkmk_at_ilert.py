@@ -94,6 +94,15 @@ def test_what_its_settings_say_is_followed(h: House) -> None:
     assert (event["summary"], event["priority"], event["severity"]) == ("db-1 (192.0.2.7) is DOWN", "LOW", 1)
 
 
+def test_a_summary_does_not_grow_without_end(h: House) -> None:
+    """Its pattern and the texts put into it are both the caller's: a mebibyte of them made gigabytes."""
+    pattern, output = "$HOSTOUTPUT$" * 500, "y" * 50_000
+    told = _told(h, _host(fresh("long"), HOSTOUTPUT=output, PARAMETER_ILERT_SUMMARY_HOST=pattern))
+    assert len(told["summary"]) <= 2000 * 2000 / len("$HOSTOUTPUT$") + 2000
+    assert told["details"] == output + told["details"][len(output) :]
+    assert told["customDetails"]["HOSTOUTPUT"] == output
+
+
 def test_a_host_its_services_and_those_that_differ_in_case_have_each_an_alert(h: House) -> None:
     contexts = [_host("db-2"), _service("db-2", "Disk /data"), _service("db-2", "Disk /Data")]
     assert len({_told(h, context)["alertKey"] for context in contexts}) == 3

@@ -451,6 +451,20 @@ def test_one_request_tells_of_several_alerts(tmp_path: Path) -> None:
     ]
 
 
+def test_what_stands_beside_a_list_is_not_multiplied_without_end(tmp_path: Path) -> None:
+    """It is kept with each alert: a request of 60 KB took 700 MiB, and a mebibyte more than any machine has."""
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: wrapped(upstream.url)) as h:
+        beside = {f"k{number}": 1 for number in range(5000)}
+        for count, status in ((1000, 413), (10, 202)):
+            alerts = [{"title": f"A{number}", "id": f"{count}-{number}"} for number in range(count)]
+            answer = h.call("POST", "/many", {"data": {"alerts": alerts}, **beside}, key=None)
+            assert answer.status == status, answer.body
+            assert status < 300 or answer.body["error"]["message"].startswith("too much stands beside data.alerts")
+        h.wait_for(lambda: not outbox(h, "waiting"))
+        own = [got.body["data"]["alerts"][0] for got in upstream.got if got.path.startswith("/many")]
+    assert len(own) == 10 and all(beside.items() <= one.items() for one in own)
+
+
 def test_a_refusal_is_told_with_the_vendors_words() -> None:
     reason = own("deep").outbound.reason
     for content, says in (
