@@ -43,7 +43,7 @@ def upstream_of(check: Check, name: str, table: Any) -> Upstream | None:
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
         check.say(path, "an upstream's name may contain only letters, digits, dots, dashes and underscores")
     # Of a description that is itself wrong nothing is known, and its own problems are what to correct first.
-    is_whole = dialect.outbound.whole_url if dialect else table.get("dialect") in check.described
+    is_whole = dialect.outbound.whole_url if dialect else given.dialect in check.described
     if not is_address(given.url or "", is_whole=is_whole):
         such_as = (dialect.url if dialect else "") or "https://example.com/alerts"
         is_own = dialect is not None and dialect.name in check.described

@@ -101,6 +101,12 @@ def test_what_a_resolve_becomes_by_default(dialect: str, word: str | None) -> No
     assert found.on_resolve == word
 
 
+@pytest.mark.parametrize("written", ['["ilert"]', '{ name = "ilert" }', "7"])
+def test_a_dialect_of_another_type_is_a_mistake_like_any_other(written: str) -> None:
+    text = swapped('dialect = "ilert"', f"dialect = {written}")
+    assert having(text, "upstreams.oncall.dialect").startswith("upstreams.oncall.dialect: must be a text")
+
+
 def test_routes_may_be_left_out_when_there_is_one_upstream() -> None:
     [route] = parse(MINIMAL).routes
     assert [hop.upstream for hop in route.to] == ["oncall"]
