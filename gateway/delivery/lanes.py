@@ -372,6 +372,8 @@ class Lanes:
             why = error.message if isinstance(error, Problem) else type(error).__name__
             refused = Rejected(reason=f"its outcome cannot be stored: {why}", kind=ProblemKind.INTERNAL)
             ended = structs.replace(attempt.ended, outcome=refused)
+            if shipment.tried_at is None and may_have_opened(shipment.operation, attempt.upstream):
+                shipment = structs.replace(shipment, tried_at=attempt.started)
             return await self._settle(shipment, structs.replace(attempt, ended=ended))
 
     async def _settle(self, shipment: Shipment, attempt: Over) -> Verdict:

@@ -272,6 +272,19 @@ def test_an_outcome_that_could_not_be_recorded_before_the_end_is_looked_for(tmp_
         assert [got.method for got in writes(upstream)] == ["POST"]
 
 
+def test_what_was_opened_is_kept_though_no_store_can_hold_what_came_of_it(tmp_path: Path) -> None:
+    """Its caller is told of an error, but it pages somebody, and so somebody has to be able to end it."""
+    url, large = shared().database(), secrets.token_hex(8_000)
+    taken = say(202, {"result": "Request will be processed", "requestId": "r"})
+    done = say(200, {"data": {"success": True, "isSuccess": True, "status": "Created alert", "alertId": large}})
+    with chaos(lambda got: taken if got.method == "POST" else done) as upstream:
+        text = f'[inbound.uptinio]\nkeys = {{ ci = "{KEY}" }}\n' + table("there", upstream.url, "opsgenie")
+        with house(tmp_path, config=lambda _: text, store=url) as h:
+            assert down(h).status >= 400
+            assert execute(url, "SELECT state, code FROM deliveries") == [("dead", "internal")]
+            assert execute(url, "SELECT count(*) FROM alerts") == [(1,)]
+
+
 def test_an_outcome_that_no_store_can_hold_is_a_dead_letter_and_not_sent_every_second(tmp_path: Path) -> None:
     """PostgreSQL's indexes take no id of thousands of characters, whatever an upstream makes up."""
     url, large = shared().database(), secrets.token_hex(8_000)
