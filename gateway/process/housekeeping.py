@@ -3,7 +3,6 @@ alerts with time, writes down who called, and forgets what has expired. It must 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from functools import partial
@@ -22,7 +21,7 @@ from gateway.errors import StoreError
 from gateway.road import muting
 from gateway.road.requeue import told_at_last
 from gateway.road.timing import Hearing, pass_time
-from gateway.store import DeliveryFilter, Tx
+from gateway.store import Tx
 
 if TYPE_CHECKING:
     from gateway.process.service import Gateway
@@ -124,25 +123,6 @@ class Housekeeping:
             self._gateway.clock.follow(-first)
             raise
         self._gateway.clock.follow(then)
-
-    async def see_whether_set_back(self) -> None:
-        """Moves what waits to now if it is of a time that is yet to come: the clock was set back while no gateway ran.
-        It would be due only then, and not even count as late. To be called before anything is sent. Not where replicas
-        share a store: all go by the clock of its server."""
-        if self._store.lease is not None:
-            return
-        now = self._gateway.now()
-
-        def work(tx: Tx) -> int:
-            newest = tx.deliveries(DeliveryFilter(state="waiting", limit=1))
-            ahead = newest[0].created_at - now if newest else 0
-            if ahead >= CLOCK_JUMP * 1000:
-                tx.shift_waiting(-ahead)
-            return ahead
-
-        with contextlib.suppress(StoreError):  # without room for that all is as it was
-            if (ahead := await self._store.write(work, is_long=True)) >= CLOCK_JUMP * 1000:
-                log.warning("clock.jumped", seconds=round(-ahead / 1000))
 
     def _off_by(self) -> float:
         """Seconds by which this machine's clock is behind that of the store's server, by which all replicas go: what a

@@ -199,7 +199,6 @@ class Gateway:
             self.watch = Watch(store, lambda: self.config, self.dispatcher, self.clock)
             self._use(self.config)
             self.housekeeping = Housekeeping(self, self.dispatcher)
-            await self.housekeeping.see_whether_set_back()
             self.dispatcher.start()
             await self._warn_of_orphans()
             with contextlib.suppress(StoreError):
