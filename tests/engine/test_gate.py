@@ -306,7 +306,7 @@ def test_a_first_attempt_gains_a_fifth_of_a_retry_and_a_shut_gate_lets_one_probe
     probed."""
     text = f'[inbound.ilert]\nkeys = {{ ci = "a" }}\n{table("oncall", "http://127.0.0.1:9", "ilert")}'
     client = Client(parse(text).upstreams["oncall"])
-    gate = Gate(SqliteStore(str(tmp_path / "none.db"), exclusive=False), client, lambda: None)
+    gate = Gate(SqliteStore(str(tmp_path / "none.db"), exclusive=False), client, lambda: None, lambda: 0)
     gate.budget.level = 0.0
     gate.began("lane", is_retry=False)
     assert gate.budget.level == pytest.approx(0.2) and not gate.may_retry()
