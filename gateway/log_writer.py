@@ -7,7 +7,6 @@ It must not know what is in a line.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import select
 import stat
@@ -23,15 +22,18 @@ AT_THE_END = 1.0
 
 
 class LogWriter:
-    """Lines for a file descriptor. As long as there is room, a line is written at once, by whoever logs it; else a
-    thread writes what waits, in order. `told` makes the line that says how many were lost."""
+    """Lines for a file descriptor. As long as there is room, a line is written at once, by whoever logs it; else, and
+    always to a terminal, a thread writes what waits, in order. `told` makes the line that says how many were lost."""
 
     def __init__(self, fd: int, told: Callable[[int], bytes]) -> None:
         self._fd = fd
         self._told = told
         self._room = _room(fd)
+        self._is_file = stat.S_ISREG(os.fstat(fd).st_mode)
         # With room for a write, poll() promises this much of a pipe. A file's lines are never cut.
-        self._at_once = sys.maxsize if stat.S_ISREG(os.fstat(fd).st_mode) else select.PIPE_BUF
+        self._at_once = sys.maxsize if self._is_file else select.PIPE_BUF
+        # Of a terminal it promises a character: a longer write would wait for the rest.
+        self._is_terminal = os.isatty(fd)
         self._lock = threading.Lock()
         self._waiting: deque[bytes] = deque()
         self._size = 0
@@ -43,25 +45,34 @@ class LogWriter:
         """Writes a line, or has it wait; if too much waits, it is lost."""
         rest = line.encode("utf8", "backslashreplace") if isinstance(line, str) else line
         with self._lock:
-            if self._behind is None:
+            if self._behind is None and not self._waiting:
                 rest = self._written(rest)
             if not rest:
                 return
             if self._size + len(rest) > MOST:
                 self._lost += 1
-                return
-            self._waiting.append(rest)
-            self._size += len(rest)
+            else:
+                self._waiting.append(rest)
+                self._size += len(rest)
             if self._behind is None:
-                self._behind = threading.Thread(target=self._catch_up, name="log", daemon=True)
-                self._behind.start()
+                self._begin()
 
     def flush(self) -> None:
         """Does nothing: nothing is buffered while there is room."""
 
+    def _begin(self) -> None:
+        behind = threading.Thread(target=self._catch_up, name="log", daemon=True)
+        try:
+            behind.start()
+        except RuntimeError:  # the machine has no room for another thread; the next line tries again
+            return
+        self._behind = behind
+
     def _written(self, line: bytes) -> bytes:
         """Writes as much as there is room for; returns the rest."""
-        while line and self._room.poll(0):
+        if self._is_terminal:
+            return line
+        while line and (self._is_file or self._room.poll(0)):
             line = self._write(line)
         return line
 
@@ -98,8 +109,7 @@ class LogWriter:
     def _finish(self) -> None:
         behind = self._behind
         if behind is not None:
-            with contextlib.suppress(RuntimeError):  # it is just being started
-                behind.join(AT_THE_END)
+            behind.join(AT_THE_END)
 
 
 def _room(fd: int) -> select.poll:

@@ -147,13 +147,17 @@ def restore(wire: Flat, carried: Any) -> Flat:
 
 def credible(carried: Any, tables: Iterable[Mapping]) -> Any:
     """What was carried, without the fields of single vendors that none of these vendors' callers could have said: what
-    a container holds is whatever a caller puts there, and nothing else checks those fields."""
+    a container holds is whatever a caller puts there, and nothing else checks those fields. All others have a canonical
+    type, which `restore` goes by, and no vendor's."""
     fields = carried.get("fields") if isinstance(carried, dict) else None
     if not isinstance(fields, dict) or not any(path.startswith(EXTENSION) for path in fields):
         return carried
-    tables = list(tables)
-    kept = {path: value for path, value in fields.items() if all(table.takes(path, value) for table in tables)}
-    return {**carried, "fields": kept}
+    tables = tuple(dict.fromkeys(tables))  # many upstreams have the same
+
+    def is_credible(path: str, value: Any) -> bool:
+        return not path.startswith(EXTENSION) or all(table.takes(path, value) for table in tables)
+
+    return {**carried, "fields": {path: value for path, value in fields.items() if is_credible(path, value)}}
 
 
 def _is_span(span: Any) -> bool:

@@ -50,8 +50,8 @@ OPERATORS = ("/-/", "/metrics")
 """Prefixes of paths that are never a vendor's."""
 DRAIN_SECONDS = 14.0
 """Seconds that deliveries under way have to end when the gateway stops."""
-LONGEST_WAIT_MS = 7_200_000
-"""Milliseconds; longer than any upstream can ask us to wait before a delivery is tried again."""
+LONGEST_WAIT = 7_200.0
+"""Seconds; longer than any upstream can ask us to wait before a delivery is tried again."""
 STORE_PATIENCE = 2.0
 """Seconds that the metrics wait for the store: Prometheus waits ten for the metrics."""
 
@@ -82,12 +82,14 @@ async def _began(store: Store) -> bool:
     return True
 
 
-async def _call_back(store: Store, now: int) -> None:
+async def _call_back(store: Store, now: int, config: Config) -> None:
     """Corrects what waits where the clock was set back since the last run, as at the start of a machine that does not
-    keep the time: it would wait for as long, and nobody would be told, as nothing of the future is late."""
+    keep the time: it would wait for as long, and nobody would be told, as nothing of the future is late. What is to
+    come in any case, the turn of a fallback or a retry, stays when it is."""
     if store.lease is None:
+        longest = max([LONGEST_WAIT, *(2 * one.retry.most for one in config.upstreams.values())])
         with contextlib.suppress(StoreError):
-            await store.write(lambda tx: tx.call_back(now, LONGEST_WAIT_MS), is_long=True)
+            await store.write(lambda tx: tx.call_back(now, int(longest * 1000)), is_long=True)
 
 
 def own_name(tx: Tx) -> str:
@@ -186,7 +188,7 @@ class Gateway:
             self._ids = Ids(slot=lambda: store.slot, floor=floor, clock=self.clock)
             self._name = await store.write(own_name)
             after_a_kill = await _began(store)
-            await _call_back(store, self.clock())
+            await _call_back(store, self.clock(), self.config)
             self.dispatcher = Dispatcher(
                 store,
                 self.config.upstreams,

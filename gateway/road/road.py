@@ -58,6 +58,7 @@ class Road:
         self._invent = invent
         self._targets = Targets(config, invent)
         self._outbox = Outbox(config, ids, self._targets, name)
+        self._tables = frozenset(upstream.destination.mapping for upstream in config.upstreams.values())
         self._unknown = Unknown(config, ids, self._targets, self._outbox)
 
     def accept(self, tx: Tx, order: Order) -> Accepted:
@@ -80,8 +81,7 @@ class Road:
 
     def _credible(self, order: Order) -> Order:
         """The order with what it carried as far as every vendor concerned can make something of it."""
-        upstreams = (upstream.destination.mapping for upstream in self._config.upstreams.values())
-        carried = credible(order.asked.carried, (order.caller.dialect.mapping, *upstreams))
+        carried = credible(order.asked.carried, (order.caller.dialect.mapping, *self._tables))
         return structs.replace(order, asked=structs.replace(order.asked, carried=carried))
 
     def end(

@@ -407,10 +407,12 @@ class PostgresStore:
                 log.error("store.unavailable", reason=str(error))
 
     async def _server_clock(self) -> float:
-        """By how many seconds the server's clock is ahead of the monotonic one, which nobody sets."""
+        """By how many seconds the server's clock is ahead of the monotonic one, which nobody sets. The server looked at
+        it at some time before its answer came: as long as what was known may still hold, it does, so that neither a
+        slow answer nor a process that stood still is taken for a clock that was set."""
         before = time.monotonic()
         there = await self.read(lambda tx: _own(tx).clock(), whose="gateway")
-        return there - (before + time.monotonic()) / 2
+        return max(there - time.monotonic(), min(there - before, self._clock_there))
 
     def _look_around(self, line: Line) -> None:
         """Checks every `LOOK` seconds which server was promoted last. A standby may be promoted while the old primary

@@ -138,7 +138,7 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
         is_named = laid.get("name") != found.get("name")
         if answer.status == 422 and not sending.is_akin and not renamed and is_named:
             renamed = {"summary": "the name was already in use there"}
-            fields = {**fields, "name": sending.renamed(fields["name"])}
+            fields = {**fields, "name": sending.renamed(laid["name"])}
             continue
         if answer.status == 422:  # other fields are refused so, too
             kind = ProblemKind.NAME_TAKEN if is_named else ProblemKind.REFUSED

@@ -33,7 +33,7 @@ from gateway.outcome import (
     Response,
     Sending,
 )
-from mappings.opsgenie.alert import LONGEST_NOTE, NAME, RESPONDERS, TAGS, USUAL_PRIORITY, VISIBLE_TO, fitted_key
+from mappings.opsgenie.alert import CUT, LONGEST_NOTE, NAME, RESPONDERS, TAGS, USUAL_PRIORITY, VISIBLE_TO, fitted_key
 from mappings.opsgenie.words import reason
 
 FIRST_LOOK, LONGEST_PAUSE = 0.25, 60.0
@@ -322,9 +322,10 @@ def do(api: Api, word: str, sending: Sending) -> Call:
 
 
 def _note(text: str) -> tuple[dict[str, Json], dict[str, str]]:
-    """Returns a note, cut to the longest that is taken, and what the report says of that."""
-    is_cut = len(text) > LONGEST_NOTE
-    return {"note": text[:LONGEST_NOTE]}, {"comment": f"at most {LONGEST_NOTE:,} characters"} if is_cut else {}
+    """Returns a note, cut to the longest that is taken and marked there, and what the report says of that."""
+    if len(text) <= LONGEST_NOTE:
+        return {"note": text}, {}
+    return {"note": text[: LONGEST_NOTE - len(CUT)] + CUT}, {"comment": f"at most {LONGEST_NOTE:,} characters"}
 
 
 def comment(api: Api, sending: Sending) -> Call:

@@ -340,7 +340,8 @@ def _comes_back(flat: Flat, said: Said, target: str) -> None:
 def _returned(body: Any, target: str) -> Flat:
     dialect = dialects()[target]
     reading = dialect.mapping.interpret(body)
-    return in_order({"kind": dialect.kind, **restore(reading.whole(), reading.carried)})
+    carried = credible(reading.carried, [one.mapping for one in dialects().values()])  # as with an upstream of each
+    return in_order({"kind": dialect.kind, **restore(reading.whole(), carried)})
 
 
 def _told(flat: Flat) -> Flat:

@@ -583,6 +583,15 @@ def test_a_name_that_is_taken_is_another_once_unless_the_caller_chose_it(operati
     assert (len(asked), ended.kind) == (1 + len(before), ProblemKind.NAME_TAKEN)
 
 
+@pytest.mark.parametrize("operation", [Operation.UPDATE, Operation.RESOLVE])
+def test_a_name_that_is_put_back_and_taken_meanwhile_is_another_too(operation: Operation) -> None:
+    """The rule is shown without a name, and the change says none: the one that it was made with is not among what
+    changed."""
+    nameless = (200, {"alert": {name: value for name, value in RULE.items() if name != "name"}})
+    asked, _ = _through(operation, nameless, TAKEN, nameless, body={"name": "m"}, patch={"severity": 1})
+    assert [one.body["alert"]["name"] for one in asked if one.method == "PUT"] == ["m", "m [42]"]
+
+
 def test_a_rule_is_laid_over_only_what_was_read() -> None:
     asked, ended = _through(Operation.UPDATE, (200, {}), patch={"name": "m"})
     assert (len(asked), type(ended)) == (1, Again)

@@ -80,7 +80,8 @@ def test_a_comment_is_cut_to_what_the_vendor_takes(tmp_path: Path, vendor: str, 
 
 
 def _sizes(h: House, vendor: str, at: str) -> list[tuple[str, int]]:
-    return [(text[0], len(text)) for text in _told(h, vendor, at) if isinstance(text, str)]
+    """How each text begins and how long it is, of those that are marked where they were cut."""
+    return [(text[0], len(text)) for text in _told(h, vendor, at) if isinstance(text, str) and text.endswith("…")]
 
 
 def _told(h: House, vendor: str, at: str) -> list[object]:

@@ -6,9 +6,11 @@ import contextlib
 import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -109,6 +111,47 @@ def test_what_a_reader_is_behind_with_waits_and_what_is_too_much_is_counted() ->
     os.close(into)
     missing = len(given) - len(got) + 1
     assert missing > 0 and got == [*given[:-missing], _told(missing).decode()]
+
+
+def test_a_terminal_that_shows_nothing_more_stops_nobody() -> None:
+    """It has room for a part of a line; a write of all of it would wait for the rest, and the gateway with it."""
+    screen, terminal = pty.openpty()
+    writer = LogWriter(terminal, _told)
+
+    def say() -> None:
+        for number in range(2000):
+            writer.write(f"{number:06} {'x' * 120}\n")
+
+    saying = threading.Thread(target=say, daemon=True)
+    saying.start()
+    saying.join(5)
+    try:
+        assert not saying.is_alive()
+    finally:
+        got = b""
+        while b"001999" not in got:
+            got += os.read(screen, 65536)
+    assert got.count(b"x\r\n") >= 1999
+    os.close(screen)
+
+
+def test_a_machine_without_room_for_a_thread_keeps_the_order_of_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, into = os.pipe()
+    fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, 4096)
+    writer = LogWriter(into, _told)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _refused)
+        writer.write("x" * 4095 + "\n")
+        writer.write("second\n")
+    with open(out, encoding="utf8") as reader:
+        reader.readline()
+        writer.write("third\n")
+        assert [reader.readline(), reader.readline()] == ["second\n", "third\n"]
+    os.close(into)
+
+
+def _refused(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def _served(directory: Path, upstream: str, stderr: int) -> tuple[int, subprocess.Popen[bytes]]:

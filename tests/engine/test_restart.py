@@ -204,3 +204,17 @@ def test_what_waits_is_sent_though_the_clock_was_set_back_while_nothing_ran(tmp_
         upstream.always(say(202, {}))
         with before(tmp_path, oncall) as h:
             settled(h)
+
+
+def test_a_restart_brings_no_long_pause_to_an_early_end(tmp_path: Path) -> None:
+    """Three hours are longer than any upstream may ask for, but the configuration may."""
+    with chaos(say(503)) as upstream:
+        oncall = table("oncall", upstream.url, "ilert", "", first="3h")
+        with before(tmp_path, oncall) as h:
+            page(h)
+            h.wait_for(lambda: [row for row in outbox(h) if row.attempts])
+        with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection, connection:
+            connection.execute("UPDATE deliveries SET due = created_at + ?", (3 * 3_600_000,))
+        [asked] = outbox(h)
+        with before(tmp_path, oncall) as h:
+            assert [row.due for row in outbox(h)] == [asked.due]

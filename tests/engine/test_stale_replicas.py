@@ -243,3 +243,33 @@ def test_the_clock_of_a_server_that_runs_on_shortens_no_lease() -> None:
             assert execute(url, "SELECT leased_until FROM deliveries") == before
 
     asyncio.run(main())
+
+
+def test_a_replica_that_stood_still_does_not_take_it_for_another_clock() -> None:
+    """Neither where it stood still before the question reached the server nor after."""
+
+    async def main() -> None:
+        async with Stopped(shared().database()) as one:
+            before = await one._server_clock()
+            for where in (0, 1):
+                one.stops[where] = 0.5
+                assert abs(await one._server_clock() - before) < 0.1
+            one._clock_there += 3600
+            assert abs(await one._server_clock() - before) < 1.1, "that is beyond any doubt"
+
+    asyncio.run(main())
+
+
+class Stopped(PostgresStore):
+    """A store whose process stands still for so many seconds around each question."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.stops = [0.0, 0.0]
+
+    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False, whose: Asking = "caller") -> T:
+        """Reads, and stands still before and after."""
+        time.sleep(self.stops[0])  # noqa: ASYNC251 - the whole process is frozen
+        found = await super().read(work, is_long=is_long, whose=whose)
+        time.sleep(self.stops[1])  # noqa: ASYNC251
+        return found
