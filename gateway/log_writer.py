@@ -21,6 +21,15 @@ AT_THE_END = 1.0
 """Seconds that the end of the process waits for the reader: the last lines may say why it ends."""
 
 
+_OPEN: list[LogWriter] = []
+
+
+def finish() -> None:
+    """Waits for the readers of all lines, for an end of the process that skips everything else."""
+    for writer in _OPEN:
+        writer.finish()
+
+
 class LogWriter:
     """Lines for a file descriptor. As long as there is room, a line is written at once, by whoever logs it; else, and
     always to a terminal, a thread writes what waits, in order. `told` makes the line that says how many were lost."""
@@ -39,7 +48,8 @@ class LogWriter:
         self._size = 0
         self._lost = 0
         self._behind: threading.Thread | None = None
-        atexit.register(self._finish)
+        atexit.register(self.finish)
+        _OPEN.append(self)
 
     def write(self, line: str | bytes) -> None:
         """Writes a line, or has it wait; if too much waits, it is lost."""
@@ -106,7 +116,8 @@ class LogWriter:
             self._behind = None
             return b""
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Waits for the reader, as the process ends."""
         behind = self._behind
         if behind is not None:
             behind.join(AT_THE_END)

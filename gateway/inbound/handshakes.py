@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 import structlog
 
+from gateway.inbound.files import Room
+
 log = structlog.get_logger()
 SAID_AGAIN = 60.0
 """Seconds after which the same failure of the same peer is logged again."""
@@ -33,7 +35,7 @@ _WHY = {
 
 class Door:
     """A listening socket for TLS, used like an `asyncio.Server`. `protocol` makes the protocol of a connection, which
-    has `seconds` for its handshake."""
+    has `seconds` for its handshake; where there is no `room` for its file, it is closed before that."""
 
     def __init__(
         self,
@@ -42,12 +44,14 @@ class Door:
         protocol: Callable[[], asyncio.Protocol],
         tls: ssl.SSLContext,
         seconds: float,
+        room: Room,
     ) -> None:
         self._listener = listener
         self._backlog = backlog
         self._protocol = protocol
         self._tls = tls
         self._seconds = seconds
+        self._room = room
         self._loop = asyncio.get_running_loop()
         self._greeting: set[asyncio.Task[None]] = set()
         self._paused: asyncio.TimerHandle | None = None
@@ -72,6 +76,9 @@ class Door:
 
     def _accept(self) -> None:
         accepted, address = self._listener.accept()
+        if not self._room.has(accepted.fileno()):
+            accepted.close()
+            return
         accepted.setblocking(False)
         task = self._loop.create_task(self._greet(accepted, address[0]))
         self._greeting.add(task)

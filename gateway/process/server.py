@@ -53,17 +53,17 @@ def server(
         backlog=2048,
         timeout_graceful_shutdown=patience,
     )
-    return _Quiet(config, tls, http.header_seconds)
+    return _Quiet(config, tls, http)
 
 
 class _Quiet(uvicorn.Server):
     """A server that leaves the process's signals to whoever runs the loop, and allows a TLS handshake as much time as a
     request's headers."""
 
-    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, handshake: float) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, http: type[EdgeProtocol]) -> None:
         super().__init__(config)
         self._tls = tls
-        self._handshake = handshake
+        self._http = http
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts the application, and serves it on the sockets."""
@@ -72,7 +72,8 @@ class _Quiet(uvicorn.Server):
             return
         await super().startup([])
         for one in sockets or ():
-            door = Door(one, self.config.backlog, self._protocol, self._tls, self._handshake)
+            seconds, room = self._http.header_seconds, self._http.room
+            door = Door(one, self.config.backlog, self._protocol, self._tls, seconds, room)
             self.servers.append(cast("asyncio.Server", door))
 
     async def stop_listening(self, listener: socket.socket) -> None:

@@ -11,13 +11,12 @@ import os
 import resource
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 
 import structlog
 
-from gateway import spans
+from gateway import log_writer, spans
 from gateway.admin.operations import SIGNAL, Operator, keep_reload
 from gateway.config.config import Config
 from gateway.config.values import is_loopback
@@ -205,7 +204,7 @@ def _ending_at_once() -> Iterator[None]:
         while not is_open.is_set():
             if signal.sigtimedwait(ENDS, TICK):
                 log.info("stopped", reason="asked to stop before the store was open")
-                sys.stderr.flush()
+                log_writer.finish()
                 os._exit(0)
 
     listening = threading.Thread(target=listen, name="ending", daemon=True)

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -133,6 +134,29 @@ def test_a_terminal_that_shows_nothing_more_stops_nobody() -> None:
             got += os.read(screen, 65536)
     assert got.count(b"x\r\n") >= 1999
     os.close(screen)
+
+
+ENDING = """
+import os
+from gateway import log_writer
+writer = log_writer.LogWriter(2, str)
+for number in range(100):
+    writer.write(f"line {number}\\n")
+log_writer.finish()
+os._exit(0)
+"""
+
+
+def test_an_end_that_skips_everything_else_still_shows_the_last_line() -> None:
+    """As that of a gateway which is ended before its store is open; on a terminal every line waits for a moment."""
+    screen, terminal = pty.openpty()
+    subprocess.run([sys.executable, "-c", ENDING], cwd=HERE, stderr=terminal, check=True, timeout=20)
+    shown = b""
+    while not shown.endswith(b"line 99\r\n"):
+        assert select.select([screen], [], [], 5)[0]
+        shown += os.read(screen, 65536)
+    os.close(screen)
+    os.close(terminal)
 
 
 def test_a_machine_without_room_for_a_thread_keeps_the_order_of_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,7 +249,8 @@ def test_a_replica_that_stood_still_does_not_take_it_for_another_clock() -> None
     """Neither where it stood still before the question reached the server nor after."""
 
     async def main() -> None:
-        async with Stopped(shared().database()) as one:
+        one = Stopped(shared().database())
+        async with one:
             before = await one._server_clock()
             for where in (0, 1):
                 one.stops[where] = 0.5

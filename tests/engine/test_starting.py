@@ -7,6 +7,7 @@ import contextlib
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+import trustme
 
 from gateway.config.loading import parse
 from gateway.process.service import Gateway
@@ -23,6 +25,7 @@ from gateway.store.postgres_schema import LOCK
 from tests.chaos.processes import free_port
 from tests.chaos_upstream import chaos
 from tests.clients.callers import ilert_event
+from tests.engine import certificates
 from tests.engine.vendors import OK, before, page, settled, table
 from tests.harness import KEY
 from tests.postgres_server import shared
@@ -100,15 +103,20 @@ def test_only_the_opening_of_the_store_is_ended_at_once(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_callers_leave_files_for_deliveries_and_operators(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_tls", [False, True], ids=["plain", "TLS, of which nobody says a word"])
+def test_callers_leave_files_for_deliveries_and_operators(tmp_path: Path, has_tls: bool) -> None:
     """Whoever keeps all connections that it gets keeps others from calling, but from nothing else."""
-    config, admin = tmp_path / "gateway.toml", free_port()
+    config, admin, authority = tmp_path / "gateway.toml", free_port(), trustme.CA()
+    trusted = ssl.create_default_context()
+    authority.configure_trust(trusted)
+    cert, key = certificates.write(tmp_path / "certificates", authority, "127.0.0.1")
+    tls = f'tls = {{ cert = "{cert}", key = "{key}" }}\n' if has_tls else ""
     with chaos(OK) as upstream, contextlib.ExitStack() as kept:
         config.write_text(
-            f'store = "sqlite://{tmp_path}/gateway.db"\nadmin = "127.0.0.1:{admin}"\n{INBOUND}'
+            f'store = "sqlite://{tmp_path}/gateway.db"\nadmin = "127.0.0.1:{admin}"\n{tls}{INBOUND}'
             + table("oncall", upstream.url, "ilert")
         )
-        with serving(config) as running, httpx.Client(base_url=running.url) as caller:
+        with serving(config) as running, httpx.Client(base_url=running.url, verify=trusted) as caller:
             event = ilert_event("ALERT", "k", summary="s")
             assert caller.post("/api/events", json={**event, "eventType": "nonsense"}).status_code == 400
             resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (200, 200))
@@ -121,12 +129,13 @@ def test_callers_leave_files_for_deliveries_and_operators(tmp_path: Path) -> Non
             assert httpx.get(f"http://127.0.0.1:{admin}/-/ready").status_code == 200
             assert not running.events("delivery.failed") and len(running.events("connections.refused")) == 1
             kept.close()
-            wait_for(lambda: _takes(running.url))
+            wait_for(lambda: _takes(running.url, trusted))
 
 
-def _takes(url: str) -> bool:
+def _takes(url: str, trusted: ssl.SSLContext) -> bool:
+    event = ilert_event("ALERT", "k2", summary="s")
     with contextlib.suppress(httpx.TransportError):
-        return httpx.post(f"{url}/api/events", json=ilert_event("ALERT", "k2", summary="s")).status_code == 202
+        return httpx.post(f"{url}/api/events", json=event, verify=trusted).status_code == 202
     return False
 
 

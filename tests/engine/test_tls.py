@@ -33,6 +33,7 @@ from gateway.cli.checking import warnings
 from gateway.config.loading import parse
 from gateway.errors import ConfigurationError
 from gateway.inbound import handshakes
+from gateway.inbound.files import Room
 from gateway.inbound.handshakes import Door
 from gateway.inbound.protocol import EdgeProtocol
 from gateway.metrics import Metrics
@@ -288,7 +289,7 @@ def test_scanners_do_not_flood_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handshakes, "log", said := CapturingLogger())
 
     async def main() -> None:
-        door = Door(bind("127.0.0.1", 0), 9, asyncio.Protocol, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), 1.0)
+        door = Door(bind("127.0.0.1", 0), 9, asyncio.Protocol, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), 1.0, Room())
         for number in range(2 * handshakes.SAID_MOST):
             door._say(f"192.0.2.{number}", "why")
         door.close()
@@ -321,7 +322,7 @@ def test_all_connections_in_the_backlog_are_accepted_before_listening_ends() -> 
 
     async def main() -> None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        door = Door(listener := bind("127.0.0.1", 0), 999, asyncio.Protocol, tls, 1.0)
+        door = Door(listener := bind("127.0.0.1", 0), 999, asyncio.Protocol, tls, 1.0, Room())
         with contextlib.ExitStack() as stack:
             waiting = [stack.enter_context(socket.socket()) for _ in range(2 * handshakes.AT_ONCE)]
             for one in waiting:
