@@ -20,6 +20,7 @@ from gateway.desk.desk import Desk
 from gateway.desk.idempotency import KEPT_MS
 from gateway.errors import StoreError
 from gateway.road import muting
+from gateway.road.needed import began
 from gateway.road.requeue import told_at_last
 from gateway.road.timing import Hearing, pass_time
 from gateway.store import DeliveryFilter, Tx
@@ -135,7 +136,8 @@ class Housekeeping:
 
         def work(tx: Tx) -> int:
             newest = tx.deliveries(DeliveryFilter(state="waiting", limit=1))
-            ahead = newest[0].created_at - now if newest else 0
+            since = began(tx, newest[0]) if newest else None
+            ahead = 0 if since is None else since - now
             if ahead >= CLOCK_JUMP * 1000:
                 tx.shift_waiting(-ahead)
             return ahead
