@@ -29,24 +29,29 @@ LIMIT = "The most to list; with --url 10000 at most."
 @click.command()
 @placed
 @click.option("--state", type=click.Choice(["waiting", "delivered", "dead", "merged", "void"]))
+@click.option("--upstream", "upstream_name", help="Only those for this upstream.")
 @click.option("--alert", "alert_name", metavar="ID", help="Only those of one alert, by any of its ids.")
 @click.option("--limit", type=click.IntRange(1, MOST), default=1000, show_default=True, help=LIMIT)
 @JSON
-def deliveries(place: Place, state: str | None, alert_name: str | None, limit: int, as_json: bool) -> None:
+def deliveries(
+    place: Place, state: str | None, upstream_name: str | None, alert_name: str | None, limit: int, as_json: bool
+) -> None:
     """List the outbox, newest first. Dead deliveries are shown with the request as it would be sent now."""
 
     def there(remote: Remote) -> Any:
-        return remote.get("/-/deliveries", state=state, alert=alert_name, limit=limit)["deliveries"]
+        asked = {"state": state, "upstream": upstream_name, "alert": alert_name, "limit": limit}
+        return remote.get("/-/deliveries", **asked)["deliveries"]
 
     def here(tx: Tx, config: Config) -> Any:
-        from gateway.admin.operating import NotAsAsked, listed
+        from gateway.admin.operating import NotAsAsked, listed, storable
         from gateway.admin.tracing import alert_of
         from gateway.store import DeliveryFilter
 
         alert = alert_of(tx, alert_name, config) if alert_name is not None else None
         if alert_name is not None and alert is None:
             raise NotAsAsked(f"no alert has the id or key {alert_name!r}")
-        chosen = DeliveryFilter(state=state, alert=alert, limit=limit)
+        upstream = storable(upstream_name) if upstream_name is not None else None
+        chosen = DeliveryFilter(state=state, upstream=upstream, alert=alert, limit=limit)
         return [one.as_json() for one in listed(tx, chosen, config.upstreams, now())]
 
     rows = place.ask(there, here)

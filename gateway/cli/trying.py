@@ -35,7 +35,7 @@ def _failures(config: Config, test: TestFile) -> Iterator[str]:
         return
     try:
         body = decode((config.base / test.send).read_bytes()) if isinstance(test.send, str) else test.send
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path with a null character is no path
         yield f"send: {test.send} cannot be read: {unread(error)}"
         return
     except Problem as problem:

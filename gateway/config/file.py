@@ -266,7 +266,8 @@ class DialectFile(Struct, kw_only=True):
     text there is refused."""
     each: str | None = None
     """Place of a list in the body, each item of which is an alert: the places of `fields` begin in the item, and fields
-    beside the list apply to each. An upstream gets a list of one, and `constants` beside it."""
+    beside the list apply to each; a request where these come to more than 4 MiB for all alerts together is refused. An
+    upstream gets a list of one, and `constants` beside it."""
     confirm: str | None = None
     """Place of an address that a caller wants opened once before it posts, such as `SubscribeURL`. A body that has it
     is answered with success, and the address is logged, to be opened by an operator. Default: none."""

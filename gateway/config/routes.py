@@ -281,7 +281,7 @@ def tests_of(check: Checking, file: File, routes: Routes, upstreams: list[str]) 
         path = f"tests[{number}]"
         given = check.struct(TestFile, table, path)
         sender = f"{given.from_}/{given.caller}" if given.caller else given.from_
-        if given.from_:
+        if given.from_ or "from" in table:  # one that is missing is reported already
             routes.sender(sender, f"{path}.caller" if given.caller else f"{path}.from")
         for key in given.expect:
             if key not in EXPECTED and upstream_in(key, upstreams) is None:

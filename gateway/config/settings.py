@@ -14,7 +14,7 @@ from msgspec.structs import fields as struct_fields
 
 from gateway.config.routes import Checking
 from gateway.config.secrets import Secret
-from gateway.config.values import is_address
+from gateway.config.values import is_address, without_secrets
 
 
 def settings_of(check: Checking, kind: type[Struct], table: Mapping[str, Any], path: str) -> Any:
@@ -37,7 +37,7 @@ def settings_of(check: Checking, kind: type[Struct], table: Mapping[str, Any], p
         else:
             given[item.name] = check.parsed(_converting(hints[item.name]), value, where, value)
             if item.encode_name.endswith("_url") and isinstance(value, str) and not is_address(value):
-                check.say(where, f"{value!r} is not an address such as {item.default or 'https://…'}")
+                check.say(where, f"{without_secrets(value)!r} is not an address such as {item.default or 'https://…'}")
     try:
         return kind(**given)
     except ValueError as error:

@@ -19,7 +19,7 @@ from gateway.config.file import RetryFile, SeverityFile, UpstreamFile
 from gateway.config.routes import flat, key_of
 from gateway.config.secrets import Secret
 from gateway.config.settings import fields_of, secret_in, settings_of
-from gateway.config.values import between, count, duration, is_address, is_header
+from gateway.config.values import between, count, duration, is_address, is_header, without_secrets
 from gateway.dialect import Dialect
 from gateway.mapping.rescaling import with_scale
 from gateway.mapping.saying import Destination
@@ -48,7 +48,7 @@ def upstream_of(check: Check, name: str, table: Any) -> Upstream | None:
         such_as = (dialect.url if dialect else "") or "https://example.com/alerts"
         is_own = dialect is not None and dialect.name in check.described
         hint = IN_PATH_HINT if is_own and (given.url or "").startswith(("env:", "file:")) else ""
-        check.say(f"{path}.url", f"{given.url!r} is not an address such as {such_as}{hint}")
+        check.say(f"{path}.url", f"{without_secrets(given.url or '')!r} is not an address such as {such_as}{hint}")
     if not dialect:
         return None
     key, keys = key_of(check, given.key, f"{path}.key", is_chosen=dialect.outbound.key is not None)

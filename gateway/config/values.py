@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.canonical import Flat, checked, is_path
+from gateway.config.secrets import MASK
 
 CENTURY = 36_525 * 86_400.0
 
@@ -55,6 +56,12 @@ def is_address(url: str, *, is_whole: bool = False) -> bool:
     query = "" if is_whole else parts.query
     is_plain = not (parts.username or parts.password or query or parts.fragment or re.search(r"\s", url))
     return parts.scheme in ("http", "https") and bool(parts.hostname) and is_plain and port != 0
+
+
+def without_secrets(url: str) -> str:
+    """An address as an error may quote it: user, password and query, in which people write credentials, are masked."""
+    plain, query, _ = re.sub(r"(?<=//).*@", f"{MASK}@", url, flags=re.DOTALL).partition("?")
+    return f"{plain}?{MASK}" if query else plain
 
 
 def is_header(name: str) -> bool:

@@ -151,6 +151,11 @@ class Dispatcher:
         if lanes := self._lanes.get(upstream):
             lanes.wake()
 
+    def has(self, upstream: str) -> bool:
+        """Whether anything can be sent to this upstream: not once a reload has removed it, though requests that began
+        before end under the configuration before."""
+        return upstream in self._lanes
+
     def client(self, upstream: str) -> Client:
         """The client of an upstream, for reads."""
         return self._lanes[upstream].client

@@ -128,7 +128,7 @@ class Views:
     async def _ask(self, upstream: Upstream, call: Call, entry: str, within: float | None = None) -> Outcome | None:
         """Runs a reading call; None where it fails or takes longer than `within` seconds (by default `reply_timeout`),
         or the upstream is left alone now."""
-        if self.dispatcher.is_left_alone(upstream.name):
+        if not self.dispatcher.has(upstream.name) or self.dispatcher.is_left_alone(upstream.name):
             return None
         requests = 1
         try:
@@ -259,13 +259,21 @@ class Views:
         upstream = self._primary(who)
         answered: Reply | None = None
         if upstream:
-            client, entry = self.dispatcher.client(upstream.name), upstream.entry(who.dialect.name, who.name)
-            answered = await client.relay(asked.request, self.config.reply_timeout, via, entry)
-            self._spending.note(upstream, 1)
+            answered = await self._passed_on(upstream, who, asked, via)
             if answered is None and asked.unheard is not None:
                 raise asked.unheard
         relayed = answered or _said(asked.otherwise)
         return Answered(Answer(), request, relayed=relayed, is_stale=bool(upstream and not answered))
+
+    async def _passed_on(self, upstream: Upstream, who: Caller, asked: Relay, via: Via) -> Reply | None:
+        """The primary's answer to a request that is passed on whole, or None. There is none either where a reload has
+        taken the primary away since this request began, as while its body was on its way."""
+        if not self.dispatcher.has(upstream.name):
+            return None
+        client, entry = self.dispatcher.client(upstream.name), upstream.entry(who.dialect.name, who.name)
+        answered = await client.relay(asked.request, self.config.reply_timeout, via, entry)
+        self._spending.note(upstream, 1)
+        return answered
 
 
 def _said(otherwise: Reply | Problem) -> Reply:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.config.file import Checker, File, TlsFile
 from gateway.config.secrets import Secret
-from gateway.config.values import is_address, is_loopback
+from gateway.config.values import is_address, is_loopback, without_secrets
 from gateway.network.certificates import Following, Pair, not_valid, show, trust
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def listening(check: Checker, file: File, inbounds: list[Inbound]) -> Listening:
 def public_url(check: Checker, text: str | None) -> str:
     """The base URL for links in pages, without a slash at its end; empty where pages have no links."""
     if text is not None and not is_address(text):
-        check.say("public_url", f"{text!r} is not an address such as https://alerts.example.com")
+        check.say("public_url", f"{without_secrets(text)!r} is not an address such as https://alerts.example.com")
     return (text or "").rstrip("/")
 
 

@@ -75,11 +75,9 @@ def _last(send: Any) -> Any:
 async def _began(store: Store) -> bool:
     """Notes that the gateway runs, on a store that only one gateway may use; returns whether the one before may have
     been killed. Without room for the note it may have been."""
-    if store.lease is not None:
-        return False
     with contextlib.suppress(StoreError):
-        return await store.write(unrecorded.begin)
-    return True
+        return await store.write(unrecorded.begin if store.lease is None else unrecorded.arrive)
+    return store.lease is None
 
 
 async def _call_back(store: Store, now: int, config: Config) -> None:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from gateway.canonical import Operation
 from gateway.codes import Code, Why
 from gateway.config.config import Upstream
-from gateway.road.terms import ENDING, INSTEAD_OF, TELLING, TRIED_AT, what_to_send
+from gateway.road.terms import ENDING, INSTEAD_OF, TELLING, TRIED_AT, TURN, TURNS, what_to_send
 from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 
 FOLDED_AFTER_MS = 600_000
@@ -39,6 +39,20 @@ def needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, ta
         return Why(Code.NOT_NEEDED, "the alert ended before this fallback's turn")
     by = taken_by(tx, delivery, row, target, targets)
     return Why(Code.NOT_NEEDED, f"{min(by[0])} has taken the alert") if by and all(by) else None
+
+
+def turns_of(target: TargetRow, delivery: DeliveryRow) -> list[tuple[float, int]]:
+    """The turns of a fallback by the clock of now, while this delivery waits for one of them: for each of its routes
+    after how many seconds, and when, in milliseconds. Where the clock is set, what waits is moved and notes are not."""
+    moved = delivery.created_at - target.seen.get(TURN, delivery.created_at)
+    return [(after, int(due) + moved) for after, due in target.seen.get(TURNS, ())]
+
+
+def await_turn(target: TargetRow, delivery: DeliveryRow, due: int) -> None:
+    """Has a fallback's delivery wait for the turn at this time."""
+    turns = [list(turn) for turn in turns_of(target, delivery)]
+    target.seen = {**target.seen, TURN: due, **({TURNS: turns} if turns else {})}
+    delivery.due = delivery.created_at = due
 
 
 def taken_by(

@@ -26,6 +26,7 @@ from gateway.road.terms import (
     MUTED,
     OWED,
     TELLING,
+    TURN,
     TURNS,
     group_of,
     in_terms_of,
@@ -216,7 +217,8 @@ class Outbox:
         newest = step.tx.newest_in_lane(target.upstream, target.lane)
         delivery = self._delivery(step, target, Operation.CREATE, newest)
         if not self.cut_loop(step.via, delivery, step.accepted, is_echo=_is_echo(step.tx, target)):
-            delivery.created_at = delivery.due = due
+            delivery.created_at = delivery.due = target.seen[TURN] = due
+            step.tx.put_target(target)
         _insert(step, delivery)
 
     def _acknowledge_behind(self, step: Step, target: TargetRow) -> None:

@@ -25,14 +25,13 @@ from gateway.mapping.values import from_millis, iso_seconds
 from gateway.mapping.wire import Wire, merged
 from gateway.outcome import Sending
 from gateway.road.history import newest_first
-from gateway.road.needed import Turn, folded, may_be_there, needless, superseded, taken_by
+from gateway.road.needed import Turn, folded, may_be_there, needless, superseded, taken_by, turns_of
 from gateway.road.terms import (
     ENDING,
     INSTEAD_OF,
     TELLING,
     TRIED_AT,
     TRIED_WITH,
-    TURNS,
     group_of,
     in_terms_of,
     is_anothers,
@@ -145,11 +144,11 @@ def _not_now(turn: Turn) -> Shipment | None:
         log.info("delivery.folded", upstream=turn.upstream.name, delivery=delivery.id, alert=delivery.alert)
     if why:
         return _nothing(delivery, operation, why)
-    turns = target.seen.get(TURNS, ())
+    turns = turns_of(target, delivery)
     if target.state != "standby" or len({due for _, due in turns}) < 2:  # the turn is the same for all its routes
         return None
     by = taken_by(tx, delivery, row, target, targets)
-    later = min((int(due) for (_, due), taken in zip(turns, by, strict=False) if not taken), default=turn.now)
+    later = min((due for (_, due), taken in zip(turns, by, strict=False) if not taken), default=turn.now)
     return Shipment(delivery=delivery, operation=operation, later=later) if later > turn.now else None
 
 

@@ -17,6 +17,7 @@ from gateway.config.config import Upstream
 from gateway.errors import ProblemKind
 from gateway.mapping.report import Fate, forms
 from gateway.outcome import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, code_of
+from gateway.road.needed import await_turn
 from gateway.road.preparing import Shipment, target_of
 from gateway.road.terms import (
     ENDING,
@@ -27,6 +28,7 @@ from gateway.road.terms import (
     TELLING,
     TRIED_AT,
     TRIED_WITH,
+    TURN,
     TURNS,
     is_anothers,
     may_look,
@@ -35,7 +37,7 @@ from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 
 KINDS = frozenset(ProblemKind)
 """Problem codes that are kinds of problem too."""
-UNTIL_TAKEN = frozenset({TRIED_AT, TRIED_WITH, INSTEAD_OF, TURNS, STOOD_BY})
+UNTIL_TAKEN = frozenset({TRIED_AT, TRIED_WITH, INSTEAD_OF, TURNS, TURN, STOOD_BY})
 """The keys of `TargetRow.seen` that mean nothing any more once the upstream has taken the alert."""
 FIRST_KNOWN = 16
 """An alert that was adopted from a list is looked for among this many of the oldest that have its id."""
@@ -217,7 +219,9 @@ def _end(
 def _without_sending(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None) -> Verdict:
     tx, shipment, now = attempt.tx, attempt.shipment, attempt.now
     if shipment.later is not None:
-        delivery.due = delivery.created_at = shipment.later
+        if target is not None:
+            await_turn(target, delivery, shipment.later)
+            tx.put_target(target)
         tx.update_delivery(delivery)
         return Verdict(state="again", due=shipment.later)
     if shipment.dead:

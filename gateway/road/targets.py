@@ -13,7 +13,7 @@ from gateway.config.choosing import key_entry, lane, same_entries
 from gateway.config.config import Config, Upstream
 from gateway.config.routing import Choice, choose
 from gateway.road.accepted import Caller, Step
-from gateway.road.needed import needless
+from gateway.road.needed import await_turn, needless
 from gateway.road.terms import INSTEAD_OF, STOOD_BY, TURNS
 from gateway.store import DeliveryFilter, TargetRow, Tx
 
@@ -131,8 +131,10 @@ class Targets:
             step.accepted.anew[target.upstream] = min(afters)
             stand_down(step, target, next((why.text for why in whys if why), ""))
         else:
+            soonest, page = step.now + int(min(afters) * 1000), waiting[-1]  # others wait behind it
+            await_turn(target, page, min(page.due, soonest))
             for one in waiting:
-                one.due = one.created_at = min(one.due, step.now + int(min(afters) * 1000))
+                one.due = one.created_at = min(one.due, soonest)
                 step.tx.update_delivery(one)
         turns = [*target.seen.get(TURNS, ()), *_turns(afters, step.now)]
         target.seen = {**target.seen, INSTEAD_OF: [*target.seen.get(INSTEAD_OF, ()), *more], TURNS: turns}

@@ -11,15 +11,24 @@ from collections.abc import Iterable
 from gateway.road.preparing import last_command, target_of
 from gateway.road.terms import TELLING, TRIED_AT, TRIED_WITH
 from gateway.store import DeliveryRow, Tx
-
-RUNNING = "running"
-"""The note that says whether a gateway runs on a store that has only one."""
+from gateway.store.moved import RUNNING
 
 
 def begin(tx: Tx) -> bool:
     """Notes that a gateway runs on this store; returns whether the one before may have been killed."""
     was_running = tx.note(RUNNING) is not False
     tx.put_note(RUNNING, True)
+    return was_running
+
+
+def arrive(tx: Tx) -> bool:
+    """Returns whether everything in this store, which keeps claims, was moved here from one that keeps none and whose
+    gateway may have been killed. From then on the claims say it: the first gateway that asks is the only one to hear
+    it."""
+    tx.lock("gateway")
+    was_running = tx.note(RUNNING) is True
+    if was_running:
+        tx.put_note(RUNNING, False)
     return was_running
 
 

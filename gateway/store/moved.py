@@ -13,6 +13,9 @@ from gateway.store import Tx
 
 MARK, ARRIVED = "moved", "arrived"
 """The names of the notes that record a move, in the old store and in the new one."""
+RUNNING = "running"
+"""The name of the note that says, where an engine keeps no claims, whether a gateway runs on the store; False once one
+has ended and has recorded all of its attempts."""
 
 
 class Moved(Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.errors import StoreError
-from gateway.store.moved import ARRIVED, MARK, Moved, noted
+from gateway.store.moved import ARRIVED, MARK, RUNNING, Moved, noted
 from gateway.store.sql import LAST
 from gateway.store.tables import ALERTS, ATTEMPTS, CALLS, COMMANDS, DELIVERIES, TARGETS
 
@@ -91,6 +91,10 @@ class Side(Protocol):
     def put(self, table: Copied, rows: Iterable[Sequence[Any]]) -> None:
         """Adds rows to a table."""
 
+    def unrecorded(self) -> bool | None:
+        """Whether an attempt was under way of which nothing was recorded, by the engine's claims; None where the engine
+        keeps no claims, and the note `RUNNING` says it."""
+
     def see_all(self) -> None:
         """Has the engine gather statistics after the copy, so that it plans with the right indexes."""
 
@@ -131,6 +135,8 @@ def move(source: Side, target: Side, say: Callable[[str], None], spoken: Sequenc
             return Outcome(arrived, {}, _waiting(target), is_repeated=True)
         _need_empty(target, spoken)
         rows = _copy_all(source, target, say)
+        if (unrecorded := source.unrecorded()) is not None:  # a note there is of an earlier move to that engine
+            _put_note(target, RUNNING, unrecorded)
         target.see_all()
         now = time.time_ns() // 1_000_000
         done = Moved(origin=source.shown, to=target.shown, at=now, token=secrets.token_hex(8))
@@ -250,7 +256,7 @@ def _note(side: Side, name: str) -> Any:
     return msgspec.json.decode(found[0][0]) if found else None
 
 
-def _put_note(side: Side, name: str, value: Moved | None) -> None:
+def _put_note(side: Side, name: str, value: Moved | bool | None) -> None:
     """Writes or deletes a note in one statement, so that it is atomic outside a transaction too."""
     if value is None:
         side.run("DELETE FROM notes WHERE name = ?", (name,))

@@ -108,6 +108,9 @@ class PostgresSide:
             with self._answering(STANDS_STILL):
                 ending.close()
 
+    def unrecorded(self) -> bool | None:
+        return bool(self.run("SELECT 1 FROM deliveries WHERE state = 'waiting' AND under_way LIMIT 1"))
+
     def see_all(self) -> None:
         """Analyses the tables: the planner would take them for empty until the server's autovacuum does."""
         self.run(f"ANALYZE {', '.join(table.name for table in TABLES)}")

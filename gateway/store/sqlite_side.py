@@ -80,6 +80,9 @@ class SqliteSide:
         with self._telling(f"does not accept all rows ({table.name})"):
             self._connection.executemany(insert, rows)
 
+    def unrecorded(self) -> bool | None:
+        return None
+
     def see_all(self) -> None:
         """Does nothing: SQLite's planner needs no statistics here, only the indexes."""
 

@@ -142,9 +142,9 @@ class Watch:
 
     async def _look(self) -> float:
         config = self._config()
-        if not config.alarms:
-            return self.interval
         await self._remember()
+        if not config.alarms and not self._raised:  # those of before `alarms` was taken out are still to be ended
+            return self.interval
         await self._leave_behind(config)
         now = self._lasting({trouble.key: trouble for trouble in await self.troubles()})
         await self._end_doubtful(config, now.keys())
@@ -152,13 +152,13 @@ class Watch:
             if key in self._raised:
                 await self._see(self._raised[key])
                 await self._renew(config, self._raised[key])
-            else:
+            elif config.alarms:
                 await self._raise(config, trouble)
         for key in [key for key in self._raised if key not in now]:
             self._raised[key].clear += 1
             if self._raised[key].clear >= self.calm:
                 await self._clear(config, key)
-        if STORE_FULL.key not in now and STORE_AWAY.key not in now:
+        if config.alarms and STORE_FULL.key not in now and STORE_AWAY.key not in now:
             await self._end_left(config)
         return self.interval
 

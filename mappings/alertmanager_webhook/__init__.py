@@ -98,6 +98,7 @@ DIALECT = Dialect(
         "An upstream's `url` is the whole address of a receiver of Alertmanager's webhook. It gets one alert with each "
         "request, firing and then resolved, with the labels as first sent. Its `key`, if it asks for one, is a bearer "
         "token, or `user:password` of Basic authentication. At an upstream of the same dialect the caller's own group "
-        "(`groupKey`, `commonLabels` and the rest) is kept around each of its alerts."
+        "(`groupKey`, `commonLabels` and the rest) is kept around each of its alerts, unless that made more than 4 MiB "
+        "of one request."
     ),
 )

@@ -406,9 +406,9 @@ DIALECT = Dialect(
     remark=(
         "An upstream's `key` is that of an alert source. "
         "Integrations that post ilert's own event to an address of their own, with the key in it "
-        "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), are served there; so are, in their own formats, Zabbix's "
-        "media type, Checkmk's plugin, and Alertmanager's and Grafana's webhooks (`/prometheus/<key>`, "
-        "`/grafana/<key>`): a group is one alert, as at ilert, with the worst severity that fires in it, and the "
+        "(`/api/v1/events/kubernetes/<key>`, `…/push/<key>`), are served there; so are, in their own formats, Zabbix's "
+        "media type, Checkmk's plugin, and Alertmanager's and Grafana's webhooks (`…/prometheus/<key>`, "
+        "`…/grafana/<key>`): a group is one alert, as at ilert, with the worst severity that fires in it, and the "
         "label `ilert_routingkey` is its routing key. Integrations with payloads of their own (SCOM, Netdata) are "
         "refused with 400. The XML of Nagios and Icinga, and heartbeats, are refused with 404: before you move away, "
         "have them monitored elsewhere. An assignment is passed on as a comment; responders cannot be added or removed "

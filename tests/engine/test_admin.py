@@ -484,6 +484,10 @@ def test_commands_ask_a_running_gateway_instead_of_its_store(tmp_path: Path) -> 
         there = command("deliveries", "--config", str(config), "--state", "dead", "--json")
         soon(lambda: command("deliveries", "--url", at, "--state", "dead", "--json").stdout.count('"dead"') == 3)
         assert there.returncode == 0 and {row["id"] for row in dead} == {row["id"] for row in json.loads(there.stdout)}
+        for place in (("--url", at), ("--config", str(config))):
+            for name, count in (("oncall", 3), ("another", 0)):
+                found = command("deliveries", *place, "--upstream", name, "--json")
+                assert len(json.loads(found.stdout)) == count, (place, name)
         done = command("drop", "--url", at, str(dead[0]["id"]), "--because", "no longer wanted")
         assert (done.returncode, done.stdout) == (0, f"{dead[0]['id']}: dropped\n")
         done = command("drop", "--config", str(config), str(dead[1]["id"]), "--because", "nor this")

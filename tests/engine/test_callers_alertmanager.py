@@ -21,7 +21,7 @@ from gateway.canonical import Operation
 from gateway.errors import Problem, ProblemKind
 from gateway.outcome import Response, Sending
 from gateway.registry import dialects
-from mappings.alertmanager import calls, commands
+from mappings.alertmanager import calls, commands, webhook
 from mappings.alertmanager.alert import fingerprint, is_uri
 from tests.clients.callers import ALERTS, OTHER, fresh
 from tests.engine.lasting import STORES, address, alert, lasting, posted, seconds, select, words
@@ -693,3 +693,23 @@ def test_what_comes_back_wakes_as_it_is_now(
     assert _as_steps(asked) == steps
     assert asked[-1].body[0]["labels"]["severity"] == ended.seen["labels"]["severity"] == labelled
     assert (ended.seen["silence"], ended.seen["ended"]) == (None, False)
+
+
+def test_a_callers_group_is_over_when_it_said_so_or_all_of_it_is_here() -> None:
+    """What fires in a group is told before what is over, so that it is known then that the group goes on; unless the
+    same labels occur twice, where what was said last counts."""
+    off, on = ({"status": word, "labels": {"a": word}} for word in ("resolved", "firing"))
+    assert [place for place, _ in webhook._in_turn([off, on])] == [1, 0]
+    assert [place for place, _ in webhook._in_turn([off, {**on, "labels": off["labels"]}])] == [0, 1]
+
+    def status(group: str, *, is_over: bool, is_last: bool) -> Any:
+        given = {"status": group} if group else {}
+        telling = webhook.Telling(is_over, is_last, {"a": "b"}, {"labels": {"a": "b"}}, given, AT)
+        said = webhook.told_in_version_4(telling)
+        assert said["alerts"][0]["status"] == ("resolved" if is_over else "firing")
+        return said["status"]
+
+    assert status("", is_over=False, is_last=True) == status("firing", is_over=False, is_last=True) == "firing"
+    assert status("", is_over=True, is_last=False) == status("firing", is_over=True, is_last=True) == "resolved"
+    assert status("firing", is_over=True, is_last=False) == "firing", "others of it are open"
+    assert status("resolved", is_over=True, is_last=False) == "resolved", "its sender says so"

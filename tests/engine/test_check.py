@@ -282,6 +282,7 @@ def test_a_test_that_fails_says_what_came_instead(expect: str, came: str) -> Non
 def test_a_sample_lies_beside_the_file(tmp_path: Path) -> None:
     test = 'from = "ilert"\ncaller = "ci"\nsend = "samples/page.json"\nexpect = { to = ["oncall"] }\n'
     assert "cannot be read" in tried(test, tmp_path)[0]
+    assert "cannot be read" in tried(test.replace("page.json", r"\u0000"), tmp_path)[0]
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "page.json").write_text('{"eventType": "ALERT", "summary": "s"}')
     assert tried(test, tmp_path) == []
@@ -316,6 +317,7 @@ def test_who_sends_it_has_to_be_said_where_there_are_several() -> None:
         ('from = "ilret"\nsend = "x"\nexpect = {}', "tests[1].from"),
         ('from = "ilert"\ncaller = "nobody"\nsend = "x"\nexpect = {}', "tests[1].caller"),
         ('from = "ilert"\nsend = "x"\nexpect = { "onkall.priority" = 1 }', "tests[1].expect"),
+        ('from = ""\nsend = "x"\nexpect = {}', "tests[1].from"),
         ('from = "ilert"\nexpect = {}', "tests[1].send"),
         ('from = "ilert"\nsend = "x"\nexpects = {}', "tests[1].expects"),
     ],

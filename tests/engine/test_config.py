@@ -244,6 +244,18 @@ def test_a_bad_value_of_an_upstream_is_named_by_its_path(line: str, path: str) -
 
 
 @pytest.mark.parametrize(
+    "url",
+    ["https://jane:s3cr3t@x.example", "https://jane:a/s3cr3t@x.example/b", "https://x.example/hook?token=s3cr3t"],
+)
+def test_a_credential_in_an_address_is_refused_and_not_repeated(url: str) -> None:
+    """Problems are printed, and logged at a reload."""
+    settings = f'[upstreams.ibm]\ndialect = "ibm_monitoring"\nurl = "{url}"\niam_key = "k"\niam_url = "{url}"\n'
+    found = problems(f'public_url = "{url}"\n{MINIMAL}{settings}')
+    assert len([one for one in found if "is not an address" in one and "•••" in one]) == 3
+    assert "s3cr3t" not in "".join(found)
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("[inbound.grafana]\nhmac = []", "inbound.grafana.hmac: lists no secret: write one, or leave it out"),

@@ -13,7 +13,21 @@ from gateway.road.preparing import Shipment, fire
 from gateway.road.requeue import drop
 from gateway.road.road import Road
 from gateway.road.undoing import undo
-from tests.engine.desks import FALLING_BACK, RESOLVE, Desk, adds_up, create, drain, states
+from tests.engine.desks import FALLING_BACK, MINUTE, RESOLVE, Desk, adds_up, create, drain, states
+
+THREE_TURNS = FALLING_BACK.partition("[[routes]]")[0]
+"""A fallback that stands in for three routes, of which two are for urgent alerts alone, each after another time."""
+THREE_TURNS += "".join(
+    f'[upstreams.{name}]\ndialect = "ilert"\nurl = "http://localhost"\nkey = "{name}"\n' for name in ("log", "voice")
+)
+THREE_TURNS += "".join(
+    f'[[routes]]\n{when}to = ["{to}"]\ncontinue = true\nfallback = {{ to = ["bykey"], after = "{after}" }}\n'
+    for when, to, after in (
+        ("", "byid", "50m"),
+        ('when = ["severity <= 2"]\n', "log", "40m"),
+        ('when = ["severity <= 2"]\n', "voice", "5m"),
+    )
+)
 
 
 def at_its_turn() -> tuple[Desk, Shipment]:
@@ -156,23 +170,32 @@ def test_an_end_that_is_taken_back_leaves_the_fallback_what_was_acknowledged_too
     assert adds_up(desk)
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_later_turn_is_moved_with_the_clock_too(hours: int) -> None:
+    """What waits is moved when the clock is set, so that a turn means a pause and not a time of day."""
+    desk = Desk(THREE_TURNS)
+    desk.accept("ci", Command(operation=Operation.CREATE, patch={"dedup_key": "disk", "severity": 1}))
+    drain(desk, "voice")
+    for _ in range(2):  # before the first turn, and between two
+        with desk.connection:
+            desk.tx.shift_waiting(hours * 3_600_000)
+        desk.now += hours * 3_600_000
+        desk.now += 5 * MINUTE
+        for row in desk.due("bykey"):
+            shipment = desk.take(row)
+            assert shipment.later is not None, "who was to take it within five minutes has"
+            desk.end(shipment, None)
+    desk.now += 29 * MINUTE
+    assert desk.due("bykey") == []
+    desk.now += 2 * MINUTE
+    assert [one.operation for one in drain(desk, "bykey")] == [Operation.CREATE]
+
+
 @pytest.mark.parametrize("is_taken", [True, False])
 def test_of_two_routes_that_join_the_sooner_says_when_their_fallback_is_told(is_taken: bool) -> None:
     """An update adds two routes whose shared fallback waits for different times; what it had waited for may have been
     taken by then."""
-    others = "".join(
-        f'[upstreams.{name}]\ndialect = "ilert"\nurl = "http://localhost"\nkey = "{name}"\n'
-        for name in ("log", "voice")
-    )
-    routes = "".join(
-        f'[[routes]]\n{when}to = ["{to}"]\ncontinue = true\nfallback = {{ to = ["bykey"], after = "{after}" }}\n'
-        for when, to, after in (
-            ("", "byid", "50m"),
-            ('when = ["severity <= 2"]\n', "log", "40m"),
-            ('when = ["severity <= 2"]\n', "voice", "5m"),
-        )
-    )
-    desk = Desk(FALLING_BACK.partition("[[routes]]")[0] + others + routes)
+    desk = Desk(THREE_TURNS)
     desk.accept("ci", create("disk"))
     [row] = desk.due("byid")
     desk.end(desk.take(row), desk.taken(desk.take(row)) if is_taken else Again(reason="503"))

@@ -16,10 +16,13 @@ import pytest
 
 from gateway.config.loading import parse
 from gateway.delivery import breaker
+from gateway.delivery.attempt import Client
 from gateway.delivery.breaker import RESERVE, TRIPS_AT
+from gateway.delivery.gate import Gate
 from gateway.errors import ConfigurationError
 from gateway.registry import dialects
 from gateway.road import needed
+from gateway.store.sqlite import SqliteStore
 from tests.chaos_upstream import CLOSE, Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.vendors import NEEDS, OK, Uptinio, before, down, outbox, page, rows, settled, table
@@ -296,6 +299,25 @@ def test_a_restart_hands_out_no_new_reserve(tmp_path: Path) -> None:
                     assert state(h) != "held"
                     time.sleep(0.05)
         assert retried(upstream)[1] - known <= time.monotonic() - began + 1 + CONCURRENCY
+
+
+def test_a_first_attempt_gains_a_fifth_of_a_retry_and_a_shut_gate_lets_one_probe_through(tmp_path: Path) -> None:
+    """Probes are not retries: an upstream that is down for long uses up no budget, and none keeps it from being
+    probed."""
+    text = f'[inbound.ilert]\nkeys = {{ ci = "a" }}\n{table("oncall", "http://127.0.0.1:9", "ilert")}'
+    client = Client(parse(text).upstreams["oncall"])
+    gate = Gate(SqliteStore(str(tmp_path / "none.db"), exclusive=False), client, lambda: None, lambda: 0)
+    gate.budget.level = 0.0
+    gate.began("lane", is_retry=False)
+    assert gate.budget.level == pytest.approx(0.2) and not gate.may_retry()
+    assert gate.room(3) == (CONCURRENCY - 3, 0.0)
+    for _ in range(TRIPS_AT):
+        gate.breaker.failed(time.monotonic() - 1, is_probe=False)
+    level = gate.budget.level
+    assert gate.is_open and gate.may_retry()
+    assert (gate.room(0), gate.room(1)[0]) == ((1, 0.0), 0)
+    gate.began("lane", is_retry=True)
+    assert gate.budget.level == level
 
 
 # --- the rate ------------------------------------------------------------------------------------------------

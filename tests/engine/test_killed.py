@@ -9,8 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.errors import StoreError
 from tests.chaos.leased import leased
 from tests.chaos_upstream import HANG, chaos, say
+from tests.engine.moves import moved
 from tests.engine.vendors import NEEDS, Ibm, Uptinio, Vendor, table, writes
 from tests.harness import KEY
 from tests.postgres_server import shared
@@ -49,6 +51,48 @@ def test_a_create_that_a_kill_left_unrecorded_is_looked_for(tmp_path: Path, dial
             running.waits_for("delivery.delivered", 2)
         assert [got.method for got in writes(upstream)] == ["POST", "PUT"]
         assert len(there.held) == 1
+
+
+@pytest.mark.parametrize("origin", ["sqlite", "postgresql"])
+def test_a_create_that_a_kill_left_unrecorded_is_looked_for_in_the_store_it_was_moved_to(
+    tmp_path: Path, origin: str
+) -> None:
+    """The engines say in their own ways what may have been sent. What SQLite said before a move to PostgreSQL is not
+    true of what was killed there."""
+    there = Uptinio()
+    there.then = [HANG]
+    first, database, back = f"sqlite://{tmp_path}/gateway.db", shared().database(), f"sqlite://{tmp_path}/back.db"
+    stores = (first, database) if origin == "sqlite" else (database, back)
+    with chaos(there) as upstream:
+
+        def named(store: str) -> Path:
+            config = _configuration(tmp_path, "sqlite", table("there", upstream.url, "uptinio"))
+            config.write_text(config.read_text().replace(first, store))
+            return config
+
+        if origin == "postgresql":
+            with serving(named(first)) as running:
+                running.signal(signal.SIGTERM)
+                assert running.process.wait(20) == 0
+            moved(first, database)
+        with serving(named(stores[0]), program=leased(LEASE)) as running:
+            _page(running)
+            wait_for(lambda: writes(upstream))
+            running.signal(signal.SIGKILL)
+        wait_for(lambda: _can_be_moved(stores))
+        with serving(named(stores[1]), program=leased(LEASE)) as running:
+            running.waits_for("delivery.delivered")
+        assert [got.method for got in writes(upstream)] == ["POST"]
+        assert len(there.held) == 1
+
+
+def _can_be_moved(stores: tuple[str, str]) -> bool:
+    """Moves, once the killed gateway's lease has run out; returns whether it has."""
+    try:
+        moved(*stores)
+    except StoreError:
+        return False
+    return True
 
 
 def test_after_a_gateway_that_ended_by_itself_nothing_is_looked_for(tmp_path: Path) -> None:

@@ -488,3 +488,20 @@ def test_reloads_under_load_fail_nobody(tmp_path: Path) -> None:
     figures = reload.run(tmp_path, 12)
     assert figures.is_good, figures
     assert figures.requests > 20 and figures.refused == 6
+
+
+def test_who_asks_a_primary_that_is_taken_away_meanwhile_hears_that_it_does_not_answer(tmp_path: Path) -> None:
+    """A request ends under the configuration it began under, and its body may take half a minute to come."""
+    inbound = f'store = "sqlite://{tmp_path}/gateway.db"\n[inbound.opsgenie]\nkeys = {{ ci = "{KEY}" }}\n'
+    with chaos(OK) as upstream:
+        one, two = (inbound + table(name, upstream.url, "opsgenie") for name in ("one", "two"))
+        with house(tmp_path, config=lambda _: one.partition("\n")[2]) as h, wire(h.url) as connection:
+            ping = f"POST /v2/heartbeats/nightly/ping HTTP/1.1\r\nHost: a\r\nAuthorization: GenieKey {KEY}\r\n"
+            connection.say(f"{ping}Content-Length: 2\r\nExpect: 100-continue\r\n\r\n".encode())
+            began = connection.hear()
+            assert began is not None and began.status == 100
+            again(h, parse(two))
+            connection.say(b"{}")
+            answer = connection.hear()
+        assert answer is not None and answer.status == 503 and "message" in answer.body
+        assert upstream.got == []

@@ -19,7 +19,7 @@ import httpx
 
 from gateway.store.sqlite import SqliteTx
 from tests.chaos_upstream import CLOSE, Chaos, chaos, say
-from tests.engine.vendors import before, outbox, page, settled, table
+from tests.engine.vendors import OK, before, outbox, page, settled, table
 from tests.harness import KEY
 
 KILLS = 5
@@ -188,6 +188,36 @@ def test_what_is_under_way_when_the_gateway_dies_is_sent_again_with_the_same_key
             time.sleep(0.3)
         first, *others = [got.body["alertKey"] for got in upstream.got]
         assert first and others == [first]
+
+
+def test_a_fallback_whose_turn_is_yet_to_come_is_not_taken_for_a_clock_that_was_set_back(tmp_path: Path) -> None:
+    """Its delivery is of the time of its turn, and the last one that waits."""
+    route = '[[routes]]\nto = ["oncall"]\nfallback = { to = ["sms"], after = "1h" }\n'
+    with chaos(say(503)) as oncall, chaos(OK) as sms:
+        both = table("oncall", oncall.url, "ilert", ""), table("sms", sms.url, "ilert", "")
+        with before(tmp_path, *both, routes=route) as h:
+            page(h)
+            times = {one.upstream: one.created_at for one in outbox(h)}
+        with before(tmp_path, *both, routes=route) as h:
+            h.wait_for(lambda: len(oncall.got) >= 2)
+            assert {one.upstream: one.created_at for one in outbox(h)} == times
+        assert sms.connections == 0
+
+
+def test_a_fallback_whose_turn_is_yet_to_come_is_moved_with_a_clock_that_was_set_back(tmp_path: Path) -> None:
+    month, hour = 30 * 86_400_000, 3_600_000
+    route = '[[routes]]\nto = ["oncall"]\nfallback = { to = ["sms"], after = "1h" }\n'
+    with chaos(say(503)) as oncall, chaos(OK) as sms:
+        both = table("oncall", oncall.url, "ilert", ""), table("sms", sms.url, "ilert", "")
+        with before(tmp_path, *both, routes=route) as h:
+            page(h)
+        with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection, connection:
+            connection.execute("UPDATE commands SET at = at + ?", (month,))  # as a clock that was ahead had it
+            SqliteTx(connection).shift_waiting(month)
+        with before(tmp_path, *both, routes=route) as h:
+            [turn] = [one for one in outbox(h) if one.upstream == "sms"]
+            assert hour - 60_000 < turn.due - int(time.time() * 1000) <= hour
+        assert sms.connections == 0
 
 
 def test_what_waits_is_sent_though_the_clock_was_set_back_while_nothing_ran(tmp_path: Path) -> None:

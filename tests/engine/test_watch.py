@@ -21,7 +21,7 @@ from gateway.watch import watch
 from gateway.watch.trouble import Trouble
 from mappings.alertmanager import calls
 from tests.chaos_upstream import HANG, RESET_AFTER, Chaos, Got, chaos, say
-from tests.engine.vendors import NO, OK, Uptinio, count, page, table
+from tests.engine.vendors import NO, OK, Uptinio, count, page, rows, table
 from tests.harness import KEY, House, house, inbound_tables, upstream_table
 
 NAMES = tuple(dialects())
@@ -226,6 +226,18 @@ def test_an_alarm_is_cleared_after_a_restart(tmp_path: Path) -> None:
         is_told(h, heard, "upstream-held/oncall", "ALERT")
     with two(tmp_path, OK) as (h, _, heard):
         is_told(h, heard, "upstream-held/oncall", "RESOLVE")
+
+
+def test_an_alarm_is_cleared_also_where_nobody_is_to_be_told_any_more(tmp_path: Path) -> None:
+    """With `alarms` taken out of the file nothing is raised, as of the dead letter here; but what was raised before
+    would stay open for good."""
+    with two(tmp_path, say(401, {"message": "no"})) as (h, _, heard):
+        page(h)
+        is_told(h, heard, "upstream-held/oncall", "ALERT")
+    with two(tmp_path, NO, alarms="") as (h, _, heard):
+        h.wait_for(lambda: heard.said)
+        assert heard.said == [("alert-gateway/upstream-held/oncall", "RESOLVE")]
+        assert rows(h, "state", "deliveries") == ["dead"]
 
 
 def test_an_alarm_is_not_raised_again_after_a_restart(tmp_path: Path) -> None:
