@@ -180,7 +180,7 @@ class Admin:
             roads += [road] if road is not None else []
         found = tracing.as_json(roads, search)
         if not roads:
-            found["message"] = f"no alert has the id or key {name!r}, and no summary has these words"
+            found["message"] = tracing.NOTHING.format(name)
         return JSONResponse(found, 200 if roads else 404)
 
     async def _callers(self, request: Request) -> Response:

@@ -31,6 +31,8 @@ SEARCHED = 100_000
 """Of the newest alerts, the number that is searched for words."""
 LAST = 50
 """Commands of an alert, deliveries of an alert, and attempts of a delivery that are shown at most: the last ones."""
+NOTHING = "no alert has the id or key {!r}, nothing was sent for that key alone, and no summary has these words"
+"""The answer to a search that finds nothing."""
 NEWEST = 1 << 53
 """Larger than any id, to search from the newest alert."""
 
@@ -104,9 +106,9 @@ class Route(Struct, kw_only=True):
 
 
 class Traced(Struct, kw_only=True):
-    """An alert and its whole road. `found_by` is `id` or `text`; `ids` are those that each party has for it;
-    `earlier` is how many commands came before those shown. A command without an alert has a road too: then `alert` is
-    None, and `status` says why."""
+    """An alert and its whole road. `found_by` is `id`, `key alone` or `text`; `ids` are those that each party has for
+    it; `earlier` is how many commands came before those shown. A command without an alert has a road too: then `alert`
+    is None, and `status` says why."""
 
     alert: int | None
     found_by: str
@@ -150,16 +152,17 @@ def alert_of(tx: Tx, name: str, config: Config) -> int | None:
 
 class Search:
     """A search for alerts by a name: any id or key that any party has for them, or part of the summary, whatever the
-    case.
+    case; and for commands that were sent for a key of which no alert was known.
 
     `look` is to be called until it returns False. `found` has the alerts, each with what it was found by.
     """
 
     def __init__(self, name: str, dialects: Iterable[Dialect]) -> None:
-        self._names = _forms(name, dialects)
+        self._dialects = list(dialects)
+        self._names = _forms(name, self._dialects)
         self._text = self._names[0].strip().casefold()
-        self._before = NEWEST
-        self._is_begun = False
+        self._before = self._sent_before = NEWEST
+        self._is_begun, self._sent = False, 0
         self.found: dict[int, str] = {}
         self.searched = 0
         self.is_cut_short = False
@@ -170,6 +173,8 @@ class Search:
             self._is_begun = True
             self.found = dict.fromkeys(tx.alerts_of_anybody(self._names, MOST), "id")
             return bool(self._text) and len(self.found) < MOST
+        if self._sent_before:
+            return self._look_at_keys(tx)
         slice_ = tx.summaries(self._before, SLICE)
         for alert, summary in slice_:
             if len(self.found) < MOST and self._text in summary.casefold():
@@ -180,6 +185,22 @@ class Search:
         self._before = slice_[-1][0]
         self.is_cut_short = self.searched >= SEARCHED
         return not self.is_cut_short
+
+    def _look_at_keys(self, tx: Tx) -> bool:
+        """Searches a slice of what was sent for a key alone: of the newest such deliveries, so many at most as of
+        alerts."""
+        slice_ = tx.without_alert(self._sent_before, SLICE)
+        for _, command, key in slice_:
+            if len(self.found) < MOST and self._is_named(key):
+                self.found.setdefault(command, "key alone")
+        self._sent += len(slice_)
+        is_over = len(slice_) < SLICE or self._sent >= SEARCHED
+        self._sent_before = 0 if is_over else slice_[-1][0]
+        return len(self.found) < MOST
+
+    def _is_named(self, key: str) -> bool:
+        """Whether the name is this key, as any of the dialects compares keys."""
+        return key in self._names or any(one.same_key(key) in self._names for one in self._dialects)
 
     def newest_first(self) -> list[int]:
         """The alerts found, the newest first."""
@@ -234,12 +255,12 @@ def _without_alert(tx: Tx, number: int, found_by: str) -> Traced | None:
     command = tx.command(number)
     if command is None:
         return None
-    said = command.body.after or Alert()
+    said, sent = command.body.after or Alert(), tx.deliveries_of(number)
     return Traced(
         alert=None,
         found_by=found_by,
         shown="",
-        key=_or_none(said.dedup_key),
+        key=_or_none(said.dedup_key) or next((one.key for one in sent), None),
         ids={},
         summary=_or_none(said.summary) or "",
         severity=_or_none(said.severity),
@@ -253,7 +274,7 @@ def _without_alert(tx: Tx, number: int, found_by: str) -> Traced | None:
         received=[_received(command)],
         earlier=0,
         routes=[Route(route=name, why=why) for name, why in command.body.routes.items()],
-        upstreams=_upstreams(tx, tx.deliveries_of(number), []),
+        upstreams=_upstreams(tx, sent, []),
     )
 
 

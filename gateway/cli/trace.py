@@ -43,7 +43,7 @@ def trace(place: Place, name: str, as_json: bool) -> None:
     most twenty. Exit 1 only if there is none."""
     import msgspec
 
-    from gateway.admin.tracing import SEARCHED, Traced
+    from gateway.admin.tracing import NOTHING, SEARCHED, Traced
 
     with _trouble():
         found = place.ask(lambda remote: _there(remote, name), lambda tx, config: _here(tx, config, name))
@@ -54,7 +54,7 @@ def trace(place: Place, name: str, as_json: bool) -> None:
         for number, road in enumerate(roads):
             click.echo("\n".join(([""] if number else []) + lines(road, _width())))
         if not roads:
-            click.echo(f"no alert has the id or key {name!r}, and no summary has these words", err=True)
+            click.echo(NOTHING.format(name), err=True)
     if found["is_cut_short"]:
         click.echo(f"only the newest {SEARCHED:,} alerts were searched for these words", err=True)
     if not found["alerts"]:

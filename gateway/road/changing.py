@@ -12,17 +12,20 @@ from gateway.asked import Command
 from gateway.canonical import Flat, Operation, unflatten
 from gateway.dialect import Dialect
 from gateway.mapping.carry import restore
+from gateway.mapping.table import Mapping
 from gateway.mapping.values import from_millis, millis
 from gateway.store import AlertRow
 
 
-def resolve_hints(before: Flat, asked: Command) -> Flat:
+def resolve_hints(before: Flat, asked: Command, holding: Mapping | None = None) -> Flat:
     """The patch of an update. Where two wire fields speak of one canonical field, the value that differs from the
-    record is the change; where both differ, the principal field wins over the hint."""
+    record is the change; where both differ, the principal field wins over the hint. `holding` is the table of a vendor
+    in whose place we stand: it restores nothing of what was carried, but holds it in its container."""
     said = {} if asked.only_new else asked.patch
     patch = {path: value for path, value in said.items() if path != "kind"}
     if asked.carried and not asked.only_new:
-        patch = {path: value for path, value in _restored(before, patch, asked.carried).items() if path != "kind"}
+        told = _held(before, patch, asked.carried, holding) if holding else _restored(before, patch, asked.carried)
+        patch = {path: value for path, value in told.items() if path != "kind"}
     if asked.amend:
         patch |= asked.amend(before)
     for hint in asked.hints:
@@ -41,6 +44,13 @@ def _restored(before: Flat, patch: Flat, carried: Any) -> Flat:
     told = {path: before[path] for path in (marks if isinstance(marks, dict) else ()) if before.get(path) is not None}
     restored = restore({**told, **patch}, carried)
     return {path: value for path, value in restored.items() if path in patch or value != told.get(path, UNSET)}
+
+
+def _held(before: Flat, patch: Flat, carried: Any, table: Mapping) -> Flat:
+    """The patch with what it carried as the vendor itself keeps it."""
+    told = {**before, **patch}
+    held = table.held(told, carried)
+    return {path: value for path, value in held.items() if path in patch or value != told.get(path, UNSET)}
 
 
 def without_implied(patch: Flat, before: Flat, dialect: Dialect) -> Flat:

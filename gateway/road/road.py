@@ -234,7 +234,8 @@ class Road:
         asked, caller = order.asked, order.caller
         _must_be_current(asked, row)
         before, has_seen = flatten(row.body), self._outbox.has_seen(order.via)
-        patch = without_implied(resolve_hints(before, asked), before, caller.dialect)
+        holding = None if self._config.restores else caller.dialect.mapping
+        patch = without_implied(resolve_hints(before, asked, holding), before, caller.dialect)
         if has_seen:  # an echo must not prolong an alert: it would renew itself for ever
             patch.pop("ends_at", None)
         after, changed = lay_over(before, patch)

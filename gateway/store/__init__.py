@@ -99,6 +99,10 @@ class Tx(Protocol):
     def summaries(self, before: int, limit: int) -> list[tuple[int, str]]:
         """The newest alerts with an id below `before`, open or not, each with its summary."""
 
+    def without_alert(self, before: int, limit: int) -> list[tuple[int, int, str]]:
+        """The newest deliveries with an id below `before` that have a key and no alert, each with its command and
+        key."""
+
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
         """The chosen alerts, and how many there would be without `offset` and `limit`."""
 

@@ -116,6 +116,11 @@ class SqlTx(Deliveries, Counting):
         rows = self._all("SELECT id, body FROM alerts WHERE id < ? ORDER BY id DESC LIMIT ?", (before, limit))
         return [(number, _summary.decode(body).summary or "") for number, body in rows]
 
+    def without_alert(self, before: int, limit: int) -> list[tuple[int, int, str]]:
+        # By the index of alerts, which has few that are NULL, and not by the ids of all deliveries.
+        chosen = f"alert IS NULL AND key IS NOT NULL AND id < ? ORDER BY {self._by_id} DESC LIMIT ?"
+        return self._all(f"SELECT id, command, key FROM deliveries WHERE {chosen}", (before, limit))
+
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
         where, values = _where(scope, chosen)
         order = _NEWEST_FIRST if chosen.newest_first else _OLDEST_FIRST

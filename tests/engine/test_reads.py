@@ -4,6 +4,7 @@ created, ids that mean something else elsewhere, answers older than a later chan
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -347,6 +348,20 @@ def test_the_sandbox_takes_odd_numbers_without_failing(tmp_path: Path) -> None:
     with house(tmp_path, {"there": "uptinio"}) as h:
         for dialect in FIELDS:
             odd_numbers(h, dialect)
+
+
+def test_the_sandbox_restores_nothing_that_was_carried_neither_at_first_nor_by_an_update(tmp_path: Path) -> None:
+    """It stands in for the vendor, which keeps the container and understands nothing of it."""
+    carried = {"fields": {"source": "as it was at the sender"}}
+    with house(tmp_path, {"there": "opsgenie"}) as h:
+        address, headers = f"{h.sandbox_url}/opsgenie/v2/alerts", {"authorization": f"GenieKey {UPSTREAM_KEY}"}
+        new = {"message": "Shown", "alias": "k", "details": {"alert_gateway": json.dumps(carried)}}
+        more = {"details": {"b": "2", "alert_gateway": json.dumps(carried)}}
+        for path, body in (("", new), ("/k/details?identifierType=alias", more)):
+            assert h.client.post(address + path, json=body, headers=headers).status_code == 202
+            shown = h.client.get(f"{address}/k?identifierType=alias", headers=headers).json()["data"]
+            assert (shown["source"], json.loads(shown["details"]["alert_gateway"])) == ("", carried)
+        assert shown["details"]["b"] == "2"
 
 
 ODD: tuple[Any, ...] = (0, -1, -(2**53), 2**53, 2**63, 2**64, 10**30, 1e308, 1e-308, 0.5, "1e400", "--5", True, None)

@@ -96,6 +96,25 @@ def test_an_alert_is_found_by_whatever_anybody_calls_it(harness: Harness) -> Non
     in_tx(harness, work)
 
 
+def test_what_was_sent_for_a_key_alone_is_found_in_slices_the_newest_first(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        for number in range(1, 9):
+            tx.insert_delivery(delivery(number, command=number + 10, alert=number % 2 or None, key=f"k{number}"))
+        assert tx.without_alert(100, 2) == [(8, 18, "k8"), (6, 16, "k6")]
+        assert tx.without_alert(6, 9) == [(4, 14, "k4"), (2, 12, "k2")]
+
+    in_tx(harness, work)
+
+
+def test_what_was_sent_for_a_key_alone_is_found_without_all_deliveries(tmp_path: Path) -> None:
+    def work(tx: Tx) -> None:
+        for number in range(1, 20_001):
+            tx.insert_delivery(delivery(number, command=number, alert=number % 5_000 or None, key="k"))
+        assert _steps(tx, lambda: tx.without_alert(100_000, 2)) < FEW
+
+    in_tx(DRIVERS["sqlite file"](tmp_path), work)
+
+
 def test_finding_by_name_does_not_go_through_all_there_is(tmp_path: Path) -> None:
     """A store of many alerts is searched at night, while it has other work to do."""
     harness = DRIVERS["sqlite file"](tmp_path)

@@ -32,6 +32,7 @@ from tests.clients.callers import ilert_event
 from tests.engine.store_drivers import DRIVERS, alert, command, delivery, in_tx, target
 from tests.engine.test_tls import soon
 from tests.harness import KEY, served_together
+from tests.processes import wait_for
 
 OK = say(202, {})
 TOKEN = "operators-token-0123456789abcdef"
@@ -201,6 +202,28 @@ def test_a_request_that_found_no_alert_has_a_road_too(tmp_path: Path) -> None:
         assert (road["alert"], road["status"]) == (None, "there was no such alert")
         assert [(one["operation"], str(one["request"])) for one in road["received"]] == [("resolve", number)]
         assert "there was no such alert, from ilert/ci" in n.run(number).stdout
+
+
+@pytest.mark.parametrize("by_url", [False, True], ids=["store", "admin"])
+def test_what_was_sent_for_a_key_alone_is_found_by_that_key(tmp_path: Path, by_url: bool) -> None:
+    """The alert was opened before the gateway stood there, and its end went on by its key."""
+    with chaos(OK) as oncall, night(tmp_path, oncall.url, oncall.url, quiet_too) as n:
+        n.send("Opened Elsewhere", "s", event="RESOLVE")
+        wait_for(lambda: oncall.got)
+        [road] = n.seen("opened elsewhere")  # ilert compares keys without case
+        assert (road["alert"], road["found_by"], road["key"]) == (None, "key alone", "Opened Elsewhere")
+        assert [(one["upstream"], one["deliveries"][0]["operation"]) for one in road["upstreams"]] == [
+            ("oncall", "resolve")
+        ]
+        said = n.run("opened elsewhere", by_url=by_url)
+        assert said.exit_code == 0 and "there was no such alert" in said.stdout and "oncall" in said.stdout
+        nobody = n.run("opened", by_url=by_url)
+        assert nobody.exit_code == 1 and "nothing was sent for that key alone" in nobody.stderr
+
+
+def quiet_too(text: str) -> str:
+    """The configuration with a route for what says no severity."""
+    return text.replace('to = []\nbecause = "nobody reads them"', 'to = ["oncall"]')
 
 
 def test_a_request_that_every_upstream_refused_says_so_by_its_number(tmp_path: Path) -> None:
@@ -386,7 +409,7 @@ def test_a_search_looks_at_a_slice_at_a_time_and_at_so_many_at_most(tmp_path: Pa
         while search.look(tx):
             looks += 1
         assert search.newest_first() == [SEARCHED], "what is older than that is not looked at"
-        assert (search.searched, search.is_cut_short, looks) == (SEARCHED, True, SEARCHED // SLICE)
+        assert (search.searched, search.is_cut_short, looks) == (SEARCHED, True, 1 + SEARCHED // SLICE), "one for keys"
 
     in_tx(DRIVERS["sqlite memory"](tmp_path), work)
 

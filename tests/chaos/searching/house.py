@@ -155,6 +155,8 @@ class House:
         self.note("kill -9")
         self.kills += 1
         await self._end()
+        for vendor in self.vendors.values():
+            vendor.unheard()
         await self._start()
 
     async def reload(self) -> None:

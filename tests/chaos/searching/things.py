@@ -33,6 +33,8 @@ BEFORE: dict[str, Behaviour] = {
 AFTER: dict[str, Behaviour] = {"lost": CLOSE, "lost 503": say(503, {"message": "too late"}), "lost, hangs": HANG}
 """Faults of one that does, and whose answer nobody gets."""
 SLOW = "slow"
+UNHEARD = 1.0
+"""Seconds for which a gateway that is killed may not have written down an answer: it may be slow, and so may a disk."""
 VERDICTS = ("400", "401")
 """What is no fault of a moment, and never said to a question."""
 
@@ -55,7 +57,7 @@ class Asked:
 @dataclass
 class Thing:
     """An alert or a rule at a vendor. `pages`: why somebody was told, each time; `told_at`: when the first answer that
-    it is there left."""
+    it is there left, of those that the gateway can remember."""
 
     id: str
     key: str = ""
@@ -144,6 +146,12 @@ class Vendor:
             thing.told_at = thing.told_at or self.passing.now()
         answer = say(status, said)
         return slow(self.chance.random() * 0.08, answer) if fault == SLOW else answer
+
+    def unheard(self) -> None:
+        """The gateway is killed: what left a moment ago it has not written down, and has to hear once more."""
+        since = self.passing.now() - UNHEARD
+        for thing in self.things:
+            thing.told_at = None if thing.told_at and thing.told_at >= since else thing.told_at
 
     def _fault(self, method: str) -> str:
         if self.planned and method != "GET":
