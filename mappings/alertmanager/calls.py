@@ -13,13 +13,15 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from datetime import datetime, timedelta
 
+import msgspec
 from msgspec import structs
 
 from gateway.canonical import Operation
 from gateway.dialect import segment
 from gateway.mapping.values import iso
 from gateway.outcome import Call, Delivered, Found, FoundAlert, Json, Missing, Rejected, Request, Response, Sending
-from mappings.alertmanager.alert import ALERT, PLACE, fingerprint, fitted_name, is_uri, read_moment
+from mappings.alertmanager.alert import ALERT, KEY, PLACE, fingerprint, fitted_name, is_uri, read_moment
+from mappings.alertmanager.matchers import MOST_SILENCE
 from mappings.alertmanager.words import reason
 
 Labels = dict[str, str] | Rejected
@@ -37,6 +39,10 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)",
 """The times that every release takes; callers also write others, such as `2026-11-27 04:00:00+0200`."""
 LONGEST_FILTER = 500
 """Characters of a label's value to filter by, where another label has no more."""
+ROOM, LONGEST_COMMENT = 512, 1024
+"""Bytes of a silence for all but its matchers and its comment; characters of a comment that does not fit."""
+MOST_MATCHED = MOST_SILENCE // 2
+"""Bytes of a silence's matchers, where some can be left out."""
 ALERTS, SILENCES = "/api/v2/alerts", "/api/v2/silences"
 
 
@@ -134,7 +140,7 @@ def _silence(sending: Sending) -> Generator[Request, Response, dict[str, Json]]:
         "startsAt": iso(sending.at),
         "endsAt": iso(sending.at + LASTS),
         "createdBy": AUTHOR,
-        "comment": sending.comment or "acknowledged",
+        "comment": _fitting(sending.comment or "acknowledged", matchers),
     }
     held, since = sending.seen.get("silence"), sending.seen.get("silenced_at") or body["startsAt"]
     if not held:
@@ -151,10 +157,28 @@ def _silence(sending: Sending) -> Generator[Request, Response, dict[str, Json]]:
 
 
 def _matchers(sending: Sending) -> list[dict[str, Json]]:
-    return [
+    """Returns a matcher for each of the alert's labels. Where these are too large for a silence, and the gateway's key
+    is among them, as many of the largest others are left out as have to be: the key alone tells the alert from every
+    other. Without it, a silence of fewer labels could keep another alert quiet."""
+    found: list[dict[str, Json]] = [
         {"name": name, "value": value, "isRegex": False, "isEqual": True}
         for name, value in identity_of(sending).items()
     ]
+    others = sorted((one for one in found if one["name"] != KEY), key=_size)
+    while others and len(others) < len(found) and _size(found) > MOST_MATCHED:
+        found.remove(others.pop())
+    return found
+
+
+def _size(said: Json) -> int:
+    return len(msgspec.json.encode(said))
+
+
+def _fitting(comment: str, matchers: list[dict[str, Json]]) -> str:
+    """Returns a comment that a silence with these matchers has room for."""
+    if _size(comment) + _size(matchers) <= MOST_SILENCE - ROOM or len(comment) <= LONGEST_COMMENT:
+        return comment
+    return f"{comment[: LONGEST_COMMENT - 1]}…"
 
 
 def _silence_there(sending: Sending) -> Generator[Request, Response, tuple[Json, Json]]:

@@ -20,6 +20,9 @@ _QUOTED, _BARE = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL), re.compile(r'((?
 _ESCAPED = re.compile(r'\\([n"\\])')
 LONGEST_PATTERN, LONGEST_VALUE = 4096, 2048
 """Characters; enough for a silence of some hundred machines by name."""
+MOST_SILENCE = 16 * 1024
+"""The most bytes of a silence: all silences of a scope are read for every alert that is told in it. Alertmanager has
+such a limit as well (`--silences.max-per-silence-bytes`)."""
 
 
 class Matcher(Struct, frozen=True, kw_only=True):

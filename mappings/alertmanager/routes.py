@@ -27,7 +27,7 @@ from gateway.outcome import Json, Request
 from mappings.alertmanager import matchers, words
 from mappings.alertmanager.alert import ALERT, Alert, is_uri, read_moment
 from mappings.alertmanager.commands import command
-from mappings.alertmanager.matchers import Matcher
+from mappings.alertmanager.matchers import MOST_SILENCE, Matcher
 from mappings.alertmanager.webhook import WEBHOOK, Notification, notified_api
 
 API = "https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml"
@@ -182,10 +182,6 @@ def _marked(alerts: Sequence[Shown], mutes: Sequence[Muted]) -> Sequence[Shown]:
 
 
 # --- silences ----------------------------------------------------------------------------------------------
-
-MOST_SILENCE = 16 * 1024
-"""The most bytes of a silence: all silences of a scope are read for every alert that is told in it. Alertmanager has
-such a limit as well (`--silences.max-per-silence-bytes`)."""
 
 
 def silence(incoming: Incoming) -> Mute:

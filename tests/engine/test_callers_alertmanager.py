@@ -530,6 +530,20 @@ def test_a_silence_is_looked_for_by_a_label_that_an_address_can_hold() -> None:
     assert next(calls.acknowledge(sending)).query == {"filter": 'severity="critical"'}
 
 
+@pytest.mark.parametrize("has_key", [True, False])
+def test_a_silence_names_fewer_labels_only_where_the_key_is_among_them(has_key: bool) -> None:
+    """Without it another alert may differ in nothing but the label that is left out, and would be kept quiet."""
+    labels = {"alertname": "Disk", "log": "x" * 20_000, "severity": "critical"}
+    labels |= {"alert_gateway_key": "k"} if has_key else {}
+    asked, _ = _through(_sending(Operation.ACKNOWLEDGE, labels, comment="c" * 20_000), (200, []))
+    named = {one["name"] for one in asked[1].body["matchers"]}
+    assert named == labels.keys() - ({"log"} if has_key else set())
+    assert len(msgspec.json.encode(asked[1].body)) < 16 * 1024 or not has_key
+    assert asked[1].body["comment"].endswith("c…")
+    asked, _ = _through(_sending(Operation.ACKNOWLEDGE, comment="c" * 15_000), (200, []))
+    assert asked[1].body["comment"] == "c" * 15_000, "there is room for it"
+
+
 def test_an_alert_whose_sender_is_ahead_can_be_resolved() -> None:
     """A resolve leaves out a start that lies in the future: a real Alertmanager refuses an alert that ends before it
     begins."""

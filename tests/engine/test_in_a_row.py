@@ -146,6 +146,25 @@ def test_an_acknowledgement_that_was_made_twice_mutes_nothing_afterwards(tmp_pat
         assert [one.body["event_action"] for one in arrived] == ["trigger", "acknowledge", "resolve", "trigger"]
 
 
+def test_what_is_acknowledged_has_more_labels_than_a_silence_holds(tmp_path: Path) -> None:
+    """The key among them tells the alert from every other, and a silence of all would be refused."""
+    with row(tmp_path, "alertmanager", "pagerduty") as first:
+        labels = {"dump": "x" * 9_000, "log": "y" * 9_000, "team": "db"}
+        for key in ("disk", "fan"):
+            event = ilert_event("ALERT", key, summary="Down", labels=labels)
+            assert first.call("POST", "/ilert/api/events", event, key=None).status < 300
+        first.arrives("pagerduty", 2)
+        for word in ("ACCEPT", "RESOLVE"):
+            assert first.call("POST", "/ilert/api/events", ilert_event(word, "disk"), key=None).status < 300
+            first.wait_for(lambda: not outbox(first, "waiting"))
+        arrived = first.arrives("pagerduty", 4)
+        assert outbox(first, "dead") == []
+        told = [(one.body["event_action"], one.body["dedup_key"]) for one in arrived]
+        [disk] = {key for word, key in told if word == "resolve"}
+        assert [word for word, key in told if key == disk] == ["trigger", "acknowledge", "resolve"]
+        assert [word for word, key in told if key != disk] == ["trigger"], "the other one is as loud as it was"
+
+
 @pytest.mark.parametrize(("between", "path"), [("ilert", ""), ("jsm_ops", "/notes"), ("opsgenie", "/notes")])
 def test_a_comment_whose_answer_was_lost_is_not_made_twice(between: str, path: str, tmp_path: Path) -> None:
     """A retry of a comment must be told from a second comment in the same words, which is added."""
