@@ -66,6 +66,10 @@ class Wire:
         except ConnectionError:
             return True
 
+    def say_no_more(self) -> None:
+        """Closes this side of the connection alone."""
+        self._connection.shutdown(socket.SHUT_WR)
+
     def hang_up(self) -> None:
         """Closes the connection in both directions."""
         self._file.close()

@@ -134,6 +134,16 @@ class EdgeProtocol(HttpToolsProtocol):
             self._unread.cancel()
         super().resume_writing()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answers whole requests of a sender that has closed its side and still reads, as `nc -N` does: its alerts may
+        be taken already. Under TLS, which knows no such halves, it closes."""
+        cycle = self.pipeline[0][0] if self.pipeline else self.cycle
+        is_answered = cycle is None or cycle.response_complete
+        if is_answered or not self.is_whole or self.transport.get_extra_info("sslcontext"):
+            return False
+        cycle.keep_alive = False
+        return True
+
     def shutdown(self) -> None:
         """Closes an idle connection at once, a busy one after its answer. A request sent at the last moment is answered
         too, though it may not have been read yet."""

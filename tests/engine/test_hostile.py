@@ -427,6 +427,26 @@ def test_a_body_that_is_cut_off_is_not_taken_in(h: House) -> None:
                 connection.hang_up()
 
 
+def test_who_closes_its_side_after_whole_requests_is_answered_all_of_them(h: House) -> None:
+    """As `nc -N` does. Its alerts are taken: without an answer it would send them again."""
+    before = alerts(h)
+    with wire(h.url) as connection:
+        connection.say(POST, POST)
+        connection.say_no_more()
+        answers = [connection.hear(), connection.hear()]
+        assert [one and one.status for one in answers] == [201, 201]
+        assert connection.is_closed()
+    assert alerts(h) == before + 2
+
+
+@pytest.mark.parametrize("said", [b"", HEAD, HEAD + b"Content-Length: 60\r\n\r\n" + ALERT[:-1]])
+def test_who_closes_its_side_before_is_answered_nothing(h: House, said: bytes) -> None:
+    with nothing_taken_in(h) as connection:
+        connection.say(said)
+        connection.say_no_more()
+        assert connection.is_closed()
+
+
 def test_every_piece_of_a_request_may_come_alone(h: House) -> None:
     before = alerts(h)
     with wire(h.url) as connection:
