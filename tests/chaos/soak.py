@@ -57,6 +57,8 @@ NOWHERE = '[[routes]]\nto = []\nbecause = "soak"\n'
 MEMORY, FILES, SHARE = 8.0, 32, 0.25
 """MiB and open files that may be held more at the end, and the share by which a store may have grown."""
 PRAGMAS = ("page_count", "freelist_count", "page_size")
+FULL = 4500
+"""Requests after which as many alerts are open as ever will be: until then the stores grow."""
 LOG = 8 * LONGEST_LOG / 2**20
 """MiB that a write-ahead log may have: it grows while a list is read, and while the other gateway stands still."""
 
@@ -252,7 +254,7 @@ def _read_all_the_time(store: Path) -> Iterator[None]:
 
 async def _run(directory: Path, given: argparse.Namespace) -> Verdict:
     seconds = given.minutes * 60
-    warm = min(seconds / 5, 5 * given.retention + 60)
+    warm = min(seconds / 4, max(5 * given.retention, FULL / given.rate) + 60)
     plan = Plan(seconds, warm, given.rate, given.retention)
     database = shared().database() if given.store == "postgresql" else ""
     return await soak(directory, plan, database=database, is_read=given.control, seed=given.seed)
