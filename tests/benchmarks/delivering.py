@@ -17,7 +17,7 @@ from tests.benchmarks.places import MEASURED, Place, configured, gateway, on, ta
 from tests.chaos.backlog import MANY, fill
 from tests.chaos.sink import ROOT
 
-ENOUGH = 2_500
+ENOUGH = 4_000
 """Deliveries put into the store for each second of the measurement, twice as many where more go out at a time: more
 than any gateway delivers here."""
 CONCURRENCY, MANY_AT_ONCE = 8, 64
