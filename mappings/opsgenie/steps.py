@@ -113,8 +113,10 @@ def run(
         if not isinstance(outcome, Delivered):
             return outcome
         ids.update(outcome.ids)
-        ids.update((yield from _further_ids(api, sending, ids.get("id"))))
+        shown = yield from _newly_known(api, sending, ids.get("id"))
+        ids.update(short_id(shown))
         seen = receipt.get("seen") or seen  # what was said then: an alert whose fallback is told may say more by now
+        seen = _as_it_was(api, seen, shown)
         left = left[left.index(receipt["step"]) + 1 :]
     for name in left:
         request = yield from api.address(sending, steps[name])
@@ -142,13 +144,26 @@ def short_id(shown: Mapping[str, Json]) -> dict[str, str]:
     return {"tiny": tiny} if isinstance(tiny, str) and tiny else {}
 
 
-def _further_ids(api: Api, sending: Sending, alert: str | None) -> Generator[Request, Response, dict[str, str]]:
-    """Asks for the short id of an alert whose id has just been learnt: no receipt tells it, only the alert itself. It
-    stays unknown with a key that may not read, or at an address that has no such call."""
+def _newly_known(api: Api, sending: Sending, alert: str | None) -> Generator[Request, Response, dict[str, Json]]:
+    """Asks for an alert whose id has just been learnt, as no receipt tells its short id. Nothing is known of it with a
+    key that may not read, or at an address that has no such call."""
     if alert is None or alert == sending.ids.get("id"):
         return {}
     answer = yield Request(method="GET", path=f"{api.alerts}/{segment(alert)}", by_the_way=True)
-    return short_id(bare(answer) or {}) if answer.status == 200 else {}
+    return (bare(answer) or {}) if answer.status == 200 else {}
+
+
+def _as_it_was(api: Api, seen: dict[str, Json] | None, shown: Mapping[str, Json]) -> dict[str, Json] | None:
+    """Returns what was said, as far as the vendor took it. Of a create that only counted the alert once more it took
+    nothing: the alert says what it said before, as where a gateway was killed that had created it in other words."""
+    said, count = (seen or {}).get("said"), shown.get("count")
+    if not isinstance(said, dict) or not isinstance(count, int) or count < 2:
+        return seen
+    there = _said(api, shown)
+    kept = {name: there[name] for name in FIELDS if name in said and name in there}
+    details = {key: there["details"][key] for key in said["details"] if key in there["details"]}
+    tags = [tag for tag in said["tags"] if tag in there["tags"]]
+    return {**(seen or {}), "said": {**said, **kept, "details": details, "tags": tags}}
 
 
 def _held(sending: Sending, steps: Steps) -> dict[str, Any]:

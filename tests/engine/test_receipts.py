@@ -302,6 +302,24 @@ def test_what_changes_before_a_fallback_confirms_is_told_there(tmp_path: Path, g
         h.wait_for(lambda: any(got.body.get("message") == "Disk fuller" for got in writes(upstream)), 5)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_words_that_a_create_did_not_change_are_told_by_the_next_update(
+    tmp_path: Path, genie: Opsgenie, count: int
+) -> None:
+    """A create that counts an open alert once more leaves its text as it was: a gateway that was killed may have
+    created it in older words. Of a new alert a text that looks different is only the vendor's spelling."""
+    genie.reading = say(200, {"id": ID, "status": "open", "message": "Disk nearly full", "count": count})
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
+        page(h, severity=3)
+        settled(h)
+        told = writes(upstream)[0].body["message"]
+        _said(h, "ALERT", summary=told, severity=1)
+        settled(h, count=2, seconds=10.0)
+        changed = [got.body for got in writes(upstream, genie.change)]
+        assert {"priority": "P1"} in changed
+        assert ({"message": told} in changed) == (count > 1)
+
+
 def test_an_update_of_what_is_gone_there_is_a_create_with_a_receipt_of_its_own(tmp_path: Path, genie: Opsgenie) -> None:
     """The alert was closed at the vendor: the update finds no open one and becomes a create, which pages again."""
     with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
