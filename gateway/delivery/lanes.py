@@ -38,12 +38,10 @@ from gateway.outcome import Again, Changed, Held, Pending, Rejected, code_of
 from gateway.road.preparing import Shipment, fire, prepare
 from gateway.road.settling import Verdict, cut_off, settle
 from gateway.road.unrecorded import doubt
-from gateway.store import DeliveryRow, Store, Tx
+from gateway.store import EVER, DeliveryRow, Store, Tx
 
 log = structlog.get_logger()
 T = TypeVar("T")
-EVER = -1
-"""A time before anything was ever due."""
 POLL = 2.0
 """Seconds between polls of the outbox without a wake-up: other processes may add deliveries."""
 

@@ -21,7 +21,7 @@ from gateway.outcome import FoundAlert
 from gateway.road.accepted import Caller
 from gateway.road.changing import record_as_shown
 from gateway.road.terms import SPOKEN, is_anothers, saying
-from gateway.store import AlertFilter, AlertRow, CommandBody, TargetRow, Tx
+from gateway.store import EVER, AlertFilter, AlertRow, CommandBody, TargetRow, Tx
 
 KEPT_HERE = ("created_at", "updated_at", "acknowledged_at")
 """Times that are not taken from the upstream: there they say when the upstream was told."""
@@ -29,8 +29,6 @@ LISTED_AFTER_MS = 60_000
 """Milliseconds within which an alert may be missing in an upstream's list although it is there."""
 UNSEEN_AT_ONCE = 4
 """Alerts missing in an upstream's list that are asked for each time: whoever asked for the list waits for that."""
-EVER = -1
-"""A time before anything was ever due."""
 LAST_KNOWN = 16
 """Alerts that an upstream knows by one id are looked at newest first, this many at first."""
 

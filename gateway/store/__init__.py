@@ -35,12 +35,15 @@ from gateway.store.rows import (
 )
 
 T = TypeVar("T")
+EVER = -1
+"""A time before anything was ever due, for `Tx.next_due`."""
 
 Asking = Literal["caller", "operator", "gateway"]
 """Who a read is for. A long read for one of them does not delay those of the others."""
 ASKING = get_args(Asking)
 __all__ = [
     "ASKING",
+    "EVER",
     "AlertFilter",
     "AlertRow",
     "Arrivals",
