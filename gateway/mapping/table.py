@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from gateway.canonical import Flat, Kind, is_path
-from gateway.errors import Problem, from_validation, invalid
+from gateway.errors import Problem, ProblemKind, from_validation, invalid
 from gateway.mapping.compiling import reader, writer
 from gateway.mapping.rows import Dropped, Extension, Hint, Row, Side, Unmet, Writing, row
 from gateway.mapping.wire import (
@@ -39,6 +39,9 @@ from gateway.mapping.wire import (
 SIDES: tuple[Side, ...] = ("request", "reply")
 CARRIED = "alert_gateway"
 """The key under which a target's free-form container carries what the target has no field for."""
+MOST_FIELDS = 1000
+"""Fields that a request's alert may have, with those that its vendor does not document: each is told of in the report
+of every upstream, and a body full of them would take seconds and a hundred megabytes for that."""
 
 
 class Reading(Struct, frozen=True):
@@ -164,9 +167,11 @@ class Mapping:
         return self.interpret(raw, side=side, prefix=prefix)
 
     def interpret(self, raw: Wire, *, side: Side = "request", prefix: str = "") -> Reading:
-        """Reads a wire object whose types are known to be right."""
+        """Reads a wire object whose types are known to be right; raises `Problem` if it has too many fields."""
         raw, carried = self._without_carried(raw)
         flat, hints = self._read(raw, side, prefix)
+        if len(flat) > MOST_FIELDS and side == "request":
+            raise Problem(ProblemKind.TOO_LARGE, f"an alert of the request has more than {MOST_FIELDS} fields")
         dropped = tuple((drop.wire, drop.why) for drop in self.dropped if get(raw, drop.wire) is not UNSET)
         return Reading(flat, tuple(hints), dropped, carried, self._verbatim(raw), self)
 
