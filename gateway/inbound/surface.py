@@ -32,6 +32,7 @@ from gateway.desk.desk import Desk
 from gateway.desk.idempotency import LONGEST_KEY, Key
 from gateway.dialect import CREDENTIAL, Dialect
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
+from gateway.inbound import browsers
 from gateway.inbound.bulk import LARGE, Bulk
 from gateway.inbound.limits import WHOLE, decode, inflate, read_body
 from gateway.inbound.paths import Match, Paths
@@ -120,6 +121,8 @@ class Surface:
     async def _reply(self, call: _Call, scope: Scope, receive: Receive) -> Reply:
         """Serves a call and records its outcome in it. Raises `ConnectionError` if the caller went away."""
         try:
+            if wanted := self._preflight(call):
+                return browsers.allowed(wanted)
             call.match = match = self._paths.match(call.method, call.path, call.host)
             incoming, plain = await self._incoming(call, match, scope, receive)
             if len(plain) < LARGE:
@@ -143,6 +146,16 @@ class Surface:
             log.exception("request.failed", method=call.method, path=_logged(call, self._whose(call)))
             return self._refused(call, Problem(ProblemKind.INTERNAL, "internal error of the gateway; see its log"))
 
+    def _preflight(self, call: _Call) -> str:
+        """Returns the method that a browser asks to be allowed to use, where the vendor lets it; no key comes with
+        such a question."""
+        wanted = browsers.asked_for(call.method, call.headers)
+        match = self._paths.match(wanted, call.path, call.host) if wanted else None
+        if match is None or not match.inbound.dialect.browsers:
+            return ""
+        call.match = match
+        return wanted
+
     def _asked(self, call: _Call, match: Match, incoming: Incoming, plain: bytes) -> Asked:
         """Returns what is asked for; identifies the caller where only the body tells it. May run in a thread."""
         body = _decoded(plain, incoming, match.inbound.dialect)
@@ -159,7 +172,7 @@ class Surface:
         call.answered = answered = await self._desk.serve(
             match.inbound, call.caller, asked, call.request, via=_via(incoming), key=key, on_kept=on_kept
         )
-        return answered.relayed or match.route.answer(answered.answer)
+        return browsers.readable(answered.relayed or match.route.answer(answered.answer), match.inbound)
 
     def _why(self, call: _Call, problem: Problem) -> str:
         """Returns why a call is refused, for the log, without credentials. The message of a refusal in `OURS` is the
@@ -268,7 +281,7 @@ class Surface:
             extra["Allow"] = ", ".join(problem.allow)
         if problem.retry_after is not None:
             extra["Retry-After"] = str(problem.retry_after)
-        return Reply(reply.status, reply.body, {**reply.headers, **extra})
+        return browsers.readable(Reply(reply.status, reply.body, {**reply.headers, **extra}), inbound)
 
     def _count(self, call: _Call, inbound: Inbound | None) -> None:
         self._calls.note(

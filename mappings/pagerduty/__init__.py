@@ -447,6 +447,7 @@ DIALECT = Dialect(
     credential_in_body=True,
     credential_faults=_credential_faults,
     problem=problem,
+    browsers=True,  # Backstage's plugin posts from the browser, with nothing but `eventsBaseUrl` to configure
     shown_id=str,
     same_key=fitted_key,
     url="https://events.pagerduty.com",
