@@ -347,7 +347,7 @@ def _change(incoming: Incoming) -> Command:
 def _first(incoming: Incoming) -> Command:
     """Reads an event of v1 with the rows of v2. It has no source: where v2 requires one, it is the fallback for any
     alert without a source."""
-    body = {name: value for name, value in body_object(incoming).items() if value is not None}
+    body = first.said_in(body_object(incoming))
     first.refuse_first(body)
     if body["event_type"] != "trigger":
         return Command(
