@@ -112,8 +112,9 @@ class Surface:
             reply = await self._reply(call, scope, receive)
         except ConnectionError:
             return None
-        await _send(send, reply, _headers(reply, call.answered, call.request), call.method == "HEAD")
         inbound = self._whose(call)
+        reply = browsers.readable(reply, inbound, call.method)
+        await _send(send, reply, _headers(reply, call.answered, call.request), call.method == "HEAD")
         self._count(call, inbound)
         self._note(call, inbound, reply)
         return reply
@@ -151,7 +152,7 @@ class Surface:
         such a question."""
         wanted = browsers.asked_for(call.method, call.headers)
         match = self._paths.match(wanted, call.path, call.host) if wanted else None
-        if match is None or not match.inbound.dialect.browsers:
+        if match is None or not browsers.lets(match.inbound, wanted):
             return ""
         call.match = match
         return wanted
@@ -172,7 +173,7 @@ class Surface:
         call.answered = answered = await self._desk.serve(
             match.inbound, call.caller, asked, call.request, via=_via(incoming), key=key, on_kept=on_kept
         )
-        return browsers.readable(answered.relayed or match.route.answer(answered.answer), match.inbound)
+        return answered.relayed or match.route.answer(answered.answer)
 
     def _why(self, call: _Call, problem: Problem) -> str:
         """Returns why a call is refused, for the log, without credentials. The message of a refusal in `OURS` is the
@@ -281,7 +282,7 @@ class Surface:
             extra["Allow"] = ", ".join(problem.allow)
         if problem.retry_after is not None:
             extra["Retry-After"] = str(problem.retry_after)
-        return browsers.readable(Reply(reply.status, reply.body, {**reply.headers, **extra}), inbound)
+        return Reply(reply.status, reply.body, {**reply.headers, **extra})
 
     def _count(self, call: _Call, inbound: Inbound | None) -> None:
         self._calls.note(

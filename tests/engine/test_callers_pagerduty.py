@@ -62,46 +62,6 @@ def _next(h: House, ask: Any) -> Any:
     return h.arrives(name, before_it + 1)[before_it]
 
 
-# --- web pages -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", [ALERTS, CHANGES, "/v2/enqueue", "/pagerduty/generic/2010-04-15/create_event.json"])
-def test_a_browser_may_ask_and_post(h: House, path: str) -> None:
-    """Backstage's plugin posts events from the browser to its `eventsBaseUrl`. A browser first asks whether it may, by
-    a request without a key, and then lets the page read the answer, or why it was refused."""
-    page = {"origin": "https://backstage.example.com"}
-    asks = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
-    asked = h.call("OPTIONS", path, key=None, headers={**page, **asks})
-    assert (asked.status, asked.body) == (204, None)
-    assert asked.headers["access-control-allow-origin"] == "*"
-    assert asked.headers["access-control-allow-methods"] == "POST"
-    assert "*" in asked.headers["access-control-allow-headers"]
-    event = _change() if path == CHANGES else pagerduty_event("trigger", fresh("key"))
-    if path.endswith("create_event.json"):
-        event = {"service_key": KEY, "event_type": "trigger", "description": "Disk full"}
-    posted = h.call("POST", path, event, key=None, headers=page)
-    refused = h.call("POST", path, {}, key=None, headers=page)
-    assert (posted.status // 100, refused.status) == (2, 400), posted.body
-    assert posted.headers["access-control-allow-origin"] == refused.headers["access-control-allow-origin"] == "*"
-
-
-@pytest.mark.parametrize(
-    ("path", "wanted", "status"),
-    [
-        (ALERTS, "DELETE", 405),
-        (ALERTS, "", 405),
-        ("/pagerduty/v2/nothing", "POST", 404),
-        ("/ilert/api/events", "POST", 405),
-    ],
-)
-def test_a_browser_may_do_nothing_else(h: House, path: str, wanted: str, status: int) -> None:
-    """Nor may it call a vendor of which nothing says that browsers may."""
-    asked = h.call("OPTIONS", path, key=None, headers={"access-control-request-method": wanted} if wanted else None)
-    assert asked.status == status
-    assert "access-control-allow-methods" not in asked.headers
-    assert ("access-control-allow-origin" in asked.headers) == path.startswith("/pagerduty")
-
-
 # --- what is refused, and in which words ---------------------------------------------------------------------
 
 
