@@ -51,7 +51,7 @@ def test_a_page_may_ask_call_and_read(h: House, method: str, path: str, body: An
     assert (asked.status, asked.body) == (204, None)
     assert asked.headers["access-control-allow-origin"] == "*"
     assert asked.headers["access-control-allow-methods"] == method
-    assert asked.headers["access-control-allow-headers"] == "*, Authorization"
+    assert asked.headers["access-control-allow-headers"] == "Authorization, Content-Type, *"
     sent = h.call(method, path, body, headers=PAGE)
     assert (sent.status, sent.headers["access-control-allow-origin"]) == (status, "*"), sent.body
 
