@@ -168,6 +168,7 @@ class Dialect:
       before its body is decoded, the bytes of the body, the settings, and the current values of their secrets.
     - `admits`: refuses a request by its headers, before its body is read. `tells_types`: a body that is not JSON is
       refused differently where its content type says that it is something else.
+    - `browsers`: the methods by which the vendor lets web pages of any origin call it.
     - `muted_by`: for vendors with silences: finds those that match an alert.
     - `url`: the vendor's usual address. `client_setting`: what a client changes to call the gateway instead.
       `usual_defaults`: `defaults` for an upstream where callers of other vendors say less than it requires. `remark`:
@@ -203,6 +204,7 @@ class Dialect:
     muted_by: Callable[[Sequence[Muted]], Callable[[Flat], Iterable[Muted]]] | None = None
     admits: Callable[[Incoming], None] | None = None
     tells_types: bool = False
+    browsers: tuple[str, ...] = ()
     samples: tuple[Json, ...] = ()
     envelope: Envelope | None = None
     description: Json = None

@@ -32,6 +32,7 @@ from gateway.desk.desk import Desk
 from gateway.desk.idempotency import LONGEST_KEY, Key
 from gateway.dialect import CREDENTIAL, Dialect
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
+from gateway.inbound import browsers
 from gateway.inbound.bulk import LARGE, Bulk
 from gateway.inbound.limits import WHOLE, decode, inflate, read_body
 from gateway.inbound.paths import Match, Paths
@@ -111,8 +112,9 @@ class Surface:
             reply = await self._reply(call, scope, receive)
         except ConnectionError:
             return None
-        await _send(send, reply, _headers(reply, call.answered, call.request), call.method == "HEAD")
         inbound = self._whose(call)
+        reply = browsers.readable(reply, inbound, call.method)
+        await _send(send, reply, _headers(reply, call.answered, call.request), call.method == "HEAD")
         self._count(call, inbound)
         self._note(call, inbound, reply)
         return reply
@@ -120,6 +122,8 @@ class Surface:
     async def _reply(self, call: _Call, scope: Scope, receive: Receive) -> Reply:
         """Serves a call and records its outcome in it. Raises `ConnectionError` if the caller went away."""
         try:
+            if wanted := self._preflight(call):
+                return browsers.allowed(wanted)
             call.match = match = self._paths.match(call.method, call.path, call.host)
             incoming, plain = await self._incoming(call, match, scope, receive)
             if len(plain) < LARGE:
@@ -142,6 +146,16 @@ class Surface:
         except Exception:
             log.exception("request.failed", method=call.method, path=_logged(call, self._whose(call)))
             return self._refused(call, Problem(ProblemKind.INTERNAL, "internal error of the gateway; see its log"))
+
+    def _preflight(self, call: _Call) -> str:
+        """Returns the method that a browser asks to be allowed to use, where the vendor lets it; no key comes with
+        such a question."""
+        wanted = browsers.asked_for(call.method, call.headers)
+        match = self._paths.match(wanted, call.path, call.host) if wanted else None
+        if match is None or not browsers.lets(match.inbound, wanted):
+            return ""
+        call.match = match
+        return wanted
 
     def _asked(self, call: _Call, match: Match, incoming: Incoming, plain: bytes) -> Asked:
         """Returns what is asked for; identifies the caller where only the body tells it. May run in a thread."""

@@ -41,7 +41,10 @@ DIALECT = Dialect(
     same_key=fitted_key,
     request_of=number_of,
     url="https://api.atlassian.com/jsm/ops/api/<cloudId>/v1",
-    client_setting="the base URL `https://api.atlassian.com/jsm/ops/api/<cloudId>/v1` → `http://gateway/jsm_ops`",
+    client_setting=(
+        "the base URL `https://api.atlassian.com/jsm/ops/api/<cloudId>`, if need be with the `/v1` behind it, → "
+        "`http://gateway/jsm_ops`"
+    ),
     remark=(
         "The `key` is a user's email and API token, `jane@example.com:token`, as the Basic scheme has them; the "
         "`cloudId` is shown at `https://<site>.atlassian.net/_edge/tenant_info`. The integration events API of the "

@@ -204,5 +204,11 @@ SHORT = (
     _writing("POST", "/{id}/action", DO, _act, "Execute a custom action", Acting),
 )
 """The routes without the path prefix of a site, which clients of the gateway need not repeat."""
-WHOLE = "/jsm/ops/api/{cloudId}/v1"
-ROUTES = (*SHORT, *(replace(route, path=f"{WHOLE}{route.path}", at_root=True) for route in SHORT))
+VERSION = "/v1"
+"""What the vendor's description and its links to further pages begin with: a client joins them to what is before it."""
+WHOLE = f"/jsm/ops/api/{{cloudId}}{VERSION}"
+ROUTES = (
+    *SHORT,
+    *(replace(route, path=f"{VERSION}{route.path}") for route in SHORT),
+    *(replace(route, path=f"{WHOLE}{route.path}", at_root=True) for route in SHORT),
+)

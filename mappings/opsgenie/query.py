@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, NamedTuple
 
 from gateway.errors import Problem, invalid
@@ -207,12 +208,18 @@ def _getter(field: str) -> Callable[[dict[str, Json]], list[Json]]:
         name = "tags" if field == "tag" else field
         return lambda alert: alert.get(name) or [None]
     if field == "responders":
-        return lambda alert: [value for one in alert.get(field) or () for value in one.values()] or [None]
+        return _whose
     if field in ("details.key", "details.value"):
         return lambda alert: list((alert.get("details") or {}).items() and _sides(alert, field))
     if field.startswith("details."):
         return lambda alert: [(alert.get("details") or {}).get(field.removeprefix("details."))]
     raise invalid("query", f"there is no field {field[:64]!r}")
+
+
+def _whose(alert: dict[str, Json]) -> list[Json]:
+    """Returns what names the responders, and the teams that older clients create with."""
+    said = [listed for field in ("responders", "teams") if isinstance(listed := alert.get(field), list)]
+    return [value for one in chain(*said) if isinstance(one, dict) for value in one.values()] or [None]
 
 
 def _sides(alert: dict[str, Json], field: str) -> list[Json]:

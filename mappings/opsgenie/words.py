@@ -147,17 +147,18 @@ def in_full(
 
 def _said(wire: dict[str, Any]) -> dict[str, Any]:
     said = {name: value for name, value in wire.items() if value is not None}
-    if isinstance(said.get("responders"), list):
-        said["responders"] = [_responder(one) for one in said["responders"]]
+    for field, usual in (("responders", "user"), ("teams", "team")):  # older SDKs of the vendor create with `teams`
+        if isinstance(said.get(field), list):
+            said[field] = [_responder(one, usual) for one in said[field]]
     return said
 
 
-def _responder(one: Json) -> Json:
-    """Returns a responder with an id, which the vendor shows and clients require. Only the vendor knows the id of a
-    name, so the name stands in for it."""
+def _responder(one: Json, usual: str) -> Json:
+    """Returns a responder with an id, which the vendor shows and clients require, and with a type. Only the vendor
+    knows the id of a name, so the name stands in for it."""
     if not isinstance(one, dict) or one.get("id"):
         return one
-    return {"id": one.get("username") or one.get("name") or "", "type": "user", **one}
+    return {"id": one.get("username") or one.get("name") or "", "type": usual, **one}
 
 
 def _report(flat: dict[str, Any]) -> dict[str, Json]:

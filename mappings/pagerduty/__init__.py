@@ -347,7 +347,7 @@ def _change(incoming: Incoming) -> Command:
 def _first(incoming: Incoming) -> Command:
     """Reads an event of v1 with the rows of v2. It has no source: where v2 requires one, it is the fallback for any
     alert without a source."""
-    body = {name: value for name, value in body_object(incoming).items() if value is not None}
+    body = first.said_in(body_object(incoming))
     first.refuse_first(body)
     if body["event_type"] != "trigger":
         return Command(
@@ -447,6 +447,7 @@ DIALECT = Dialect(
     credential_in_body=True,
     credential_faults=_credential_faults,
     problem=problem,
+    browsers=("POST",),  # Backstage's plugin posts events from the browser, to its `eventsBaseUrl`
     shown_id=str,
     same_key=fitted_key,
     url="https://events.pagerduty.com",

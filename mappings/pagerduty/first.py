@@ -59,6 +59,13 @@ class FirstProcessed(Struct, kw_only=True):
     incident_key: str
 
 
+def said_in(body: dict[str, Json]) -> dict[str, Json]:
+    """Returns an event without nulls, and with a text as its key: Sentry's plugin sends the number of its issue."""
+    said = {name: value for name, value in body.items() if value is not None}
+    key = said.get("incident_key")
+    return {**said, "incident_key": str(key)} if isinstance(key, int) and not isinstance(key, bool) else said
+
+
 def refuse_first(body: dict[str, Json]) -> None:
     """Raises a `Problem` that lists all faults of an event, if it has any."""
     refuse(list(_faults(body)))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -158,15 +158,23 @@ def test_only_its_own_caller_finds_an_alert(h: House) -> None:
 def test_pages_are_followed_by_their_links(tmp_path: Path) -> None:
     with called(tmp_path, {"there": "ilert"}) as there:
         made = [_create(there, f"number {number}")[0] for number in range(5)]
-        seen, query = [], "query=status:open&size=2&order=asc"
-        while query:
-            page = there.call("GET", f"{ALERTS}?{query}").body
+        seen, link = [], "/v1/alerts?query=status:open&size=2&order=asc"
+        while link:
+            page = there.call("GET", f"/jsm_ops{link}").body
             seen += [one["id"] for one in page["values"]]
-            following = urlsplit(page["links"].get("next", ""))
-            assert following.path in ("", "/v1/alerts")
-            query = following.query
+            link = page["links"].get("next", "")
+            assert urlsplit(link).path in ("", "/v1/alerts")
         assert seen == made
-        assert parse_qs(query) == {}
+
+
+def test_a_client_generated_from_the_description(h: House) -> None:
+    """Its paths begin with the version, and are joined to a base URL without it."""
+    sent = h.call("POST", "/jsm_ops/v1/alerts", jsm_alert(fresh("Disk full")))
+    assert sent.status == 202, sent.body
+    state = h.call("GET", f"/jsm_ops/v1/alerts/requests/{sent.body['requestId']}").body
+    made = f"/jsm_ops/v1/alerts/{state['alertId']}"
+    assert h.call("POST", f"{made}/acknowledge").status == 202
+    assert h.call("GET", made).body["acknowledged"] is True
 
 
 @pytest.mark.parametrize("part", ["notes", "logs"])

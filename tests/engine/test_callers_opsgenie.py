@@ -128,6 +128,18 @@ def test_a_team_that_nobody_filled_in_costs_no_alert(h: House) -> None:
         assert about(h, "POST", alias, "/close", {"user": "", "note": "over"}).status == 202
 
 
+def test_teams_of_older_clients_are_shown_with_an_id_and_found(h: House) -> None:
+    """`opsgenie-swagger`, which the vendor generated, creates with `teams` and cannot read an alert, or a list with
+    one, in which a team has no id."""
+    create(h, teams=["NOC"])
+    alias = create(h, teams=[{"name": "NOC"}, {"id": "4513b7ea"}])
+    wanted = [{"id": "NOC", "type": "team", "name": "NOC"}, {"id": "4513b7ea"}]
+    assert read(h, alias)["teams"] == wanted
+    query = quote(f'alias: "{alias}" AND teams: NOC')
+    [listed] = h.call("GET", f"{ALERTS}?query={query}").body["data"]
+    assert listed["teams"] == wanted
+
+
 def test_numbers_among_the_details_are_texts(h: House) -> None:
     """Details are texts; another value is turned into text rather than refused, so that no page is lost."""
     alias = create(h, details={"free": 3, "is_full": True, "disks": ["a"], "name": "x"})

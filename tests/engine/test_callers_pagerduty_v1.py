@@ -110,6 +110,16 @@ def test_a_blank_key_of_v1_is_none(h: House) -> None:
     assert first and second and first != second
 
 
+def test_a_number_as_the_key_of_v1(same: House) -> None:
+    """Sentry's plugin sends the number of its issue: refused, it would page nobody. The alert is found by it again."""
+    number, mark = 4_611_686_018_427_387_905, len(same.arrived("pagerduty"))
+    opened = _post(same, {**_first("trigger", description="boom"), "incident_key": number}, FIRST)
+    assert (opened.status, opened.body["incident_key"]) == (200, str(number))
+    assert _post(same, {**_first("resolve"), "incident_key": number}, FIRST).status == 200
+    sent = [(one.body["event_action"], one.body["dedup_key"]) for one in same.arrives("pagerduty", mark + 2)[mark:]]
+    assert sent == [("trigger", str(number)), ("resolve", str(number))]
+
+
 @pytest.mark.parametrize(
     ("event", "errors"),
     [
