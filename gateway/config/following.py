@@ -208,6 +208,8 @@ class Table(_Followed):
             raise ValueError(f"the table {self.name} cannot be read: {unread(error)}") from None
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"the table {self.name} is not TOML: {error}") from None
+        except RecursionError:
+            raise ValueError(f"the table {self.name} is nested too deeply") from None
         self._signature = signature
         return values
 
