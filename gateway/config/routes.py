@@ -13,14 +13,14 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET
 
-from gateway.canonical import PATHS, Flat, is_path, type_of
+from gateway.canonical import PATHS, Flat, checked, is_path, type_of
 from gateway.config.choosing import Keys, Lookup, named_fact
 from gateway.config.file import Checker, FallbackFile, File, KeyFile, RouteFile, SetFile, TestFile
 from gateway.config.following import Directory, Table
 from gateway.config.problems import in_words, near
 from gateway.config.routing import Hop, Matcher, Route, parse_matcher
 from gateway.config.secrets import ANONYMOUS, Secret
-from gateway.config.values import between, duration, flat_of
+from gateway.config.values import between, dotted, duration
 
 
 class Checking(Checker, Protocol):
@@ -134,7 +134,7 @@ class Routes:
             return (), 0.0
         given = self._check.struct(FallbackFile, table, f"{path}.fallback")
         hops = tuple(self._hop(entry, everywhere, f"{path}.fallback", route) for entry in given.to)
-        if not hops:
+        if table.get("to") == []:
             self._check.say(f"{path}.fallback.to", "names no upstream")
         self._all_differ(hops, f"{path}.fallback.to")
         return hops, self._check.parsed(between(duration, "10ms", "7d"), given.after, f"{path}.fallback.after", 120.0)
@@ -150,7 +150,9 @@ class Routes:
             own, looked_up = self._set(entry.get("set", {}), f"{path}.to.set")
             literals = {field: value for field, value in literals.items() if field not in looked_up} | own
             lookups = {field: one for field, one in lookups.items() if field not in own} | looked_up
-        if name not in self._upstreams:
+        if isinstance(entry, dict) and "upstream" not in entry:
+            self._check.say(f"{path}.to", "`upstream` is required in a table")
+        elif name not in self._upstreams:
             self._check.say(f"{path}.to", f"no upstream {name!r}{near(name, self._upstreams)}")
         chosen = self._as_key(name, lookups.get("routing_key"), route)
         set_ = tuple(one for one in lookups.values() if not (chosen and one.field == chosen.field))
@@ -184,8 +186,8 @@ class Routes:
 
     def _lookup(self, field: str, raw: Mapping[str, Any], path: str) -> Lookup | None:
         given = self._check.struct(SetFile, raw, path)
-        by = self._check.parsed(named_fact, given.by, f"{path}.by", None) if given.by else None
-        table = self._table(given.table, f"{path}.table") if given.table else None
+        by = self._check.parsed(named_fact, given.by, f"{path}.by", None) if _is_written(raw, "by") else None
+        table = self._table(given.table, f"{path}.table") if _is_written(raw, "table") else None
         if by is None or table is None:
             return None
         otherwise = UNSET
@@ -233,23 +235,30 @@ def _is_lookup(path: str, value: Mapping[str, Any]) -> bool:
     return is_path(path) and ("by" in value and "table" in value if is_free else "by" in value or "table" in value)
 
 
+def _is_written(table: Mapping[str, Any], name: str) -> bool:
+    """Whether a text is written there: an empty one is checked, one that is missing or no text is reported already."""
+    return isinstance(table.get(name), str)
+
+
 def flat(check: Checking, table: Any, path: str, dialect: str = "", known: str = "") -> Flat:
     """Canonical values from a table of the file. Problems are recorded below `path`; `known` is a field whose name
     `path` stands for already."""
     if not isinstance(table, dict):
         check.say(path, "is not a table of alert fields")
         return {}
-    try:
-        return flat_of(table, dialect)
-    except KeyError as error:
-        name = str(error.args[0])
-        check.say(f"{path}.{name}", f"is not a field of an alert{near(name, PATHS)}")
-    except msgspec.ValidationError as error:
-        at = re.search(r" - at `\$(\.[^`]*)`$", str(error))
-        below = at[1] if at else ""
-        where = path if below == f".{known}" else path + below
-        check.say(where, in_words(error, type_of(below[1:])).removesuffix(f" (at {below})"))
-    return {}
+    good: Flat = {}
+    for name, value in dotted(table, dialect).items():
+        try:
+            checked({name: value})
+            good[name] = value
+        except KeyError:
+            check.say(f"{path}.{name}", f"is not a field of an alert{near(name, PATHS)}")
+        except msgspec.ValidationError as error:
+            at = re.search(r" - at `\$(\.[^`]*)`$", str(error))
+            below = at[1] if at else ""
+            where = path if below == f".{known}" else path + below
+            check.say(where, in_words(error, type_of(below[1:])).removesuffix(f" (at {below})"))
+    return checked(good)
 
 
 def key_of(check: Checking, given: Any, path: str, *, is_chosen: bool) -> tuple[Secret | None, Keys | None]:
@@ -257,9 +266,11 @@ def key_of(check: Checking, given: Any, path: str, *, is_chosen: bool) -> tuple[
     too."""
     if isinstance(given, dict):
         file = check.struct(KeyFile, given, path)
-        by = check.parsed(named_fact, file.by, f"{path}.by", "caller")
+        by = check.parsed(named_fact, file.by, f"{path}.by", "caller") if _is_written(given, "by") else "caller"
         otherwise = check.secret(file.else_, f"{path}.else") if file.else_ is not None else None
-        directory = check.parsed(lambda at: Directory(at, resolve=check.resolve), file.dir, f"{path}.dir", None)
+        directory = None
+        if _is_written(given, "dir"):
+            directory = check.parsed(lambda at: Directory(at, resolve=check.resolve), file.dir, f"{path}.dir", None)
         for name, fault in directory.faults() if directory else ():
             check.say(f"{path}.dir", f"the file {name} {fault}")
         return otherwise, Keys(otherwise, by, directory)

@@ -147,6 +147,11 @@ class Secret:
     __str__ = __repr__
 
 
+def stand_in() -> Secret:
+    """A secret in the place of one that is wrong, so that checking can go on; each is another."""
+    return Secret(secrets.token_hex(16))
+
+
 class Keyring:
     """The credentials of one inbound's callers, and whose each is.
 

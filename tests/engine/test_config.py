@@ -342,6 +342,32 @@ def test_an_unknown_key_of_a_hop() -> None:
     assert "sett" in having(text, "routes[1].to", "sett")
 
 
+def test_a_hop_that_names_no_upstream() -> None:
+    """The misspelt key alone is told of, and what is missing for it, not that there is no upstream `''`."""
+    assert problems(MINIMAL + '[[routes]]\nto = [{ upsteam = "oncall" }]\n') == [
+        "routes[1].to: unknown key 'upsteam'; did you mean 'upstream'?",
+        "routes[1].to: `upstream` is required in a table",
+    ]
+
+
+def test_what_is_missing_is_not_also_told_to_be_wrong() -> None:
+    keyed = swapped('"upstream-key"', '{ bye = "caller" }')
+    assert problems(keyed + '[[routes]]\nto = ["oncall"]\nfallback = { after = "1m" }\n') == [
+        "upstreams.oncall.key.bye: unknown key; did you mean 'by'?",
+        "upstreams.oncall.key.by: is required",
+        "upstreams.oncall.key.dir: is required",
+        "routes[1].fallback.to: is required",
+    ]
+
+
+def test_an_empty_name_of_a_fact_or_a_table_is_no_name() -> None:
+    """It was taken for none, and the route set nothing, silently."""
+    text = MINIMAL + '[[routes]]\nto = ["oncall"]\nset = { team = { by = "", table = "" } }\n'
+    found = problems(text)
+    assert found[0] == "routes[1].set.team.by: '' is not a field of an alert"
+    assert found[1].startswith("routes[1].set.team.table: the table  cannot be read")
+
+
 def test_an_upstream_without_a_credential() -> None:
     assert having(swapped('key = "upstream-key"', ""), "upstreams.oncall.key", "is required")
 
@@ -484,7 +510,12 @@ def test_the_name_of_everybody_else_is_taken() -> None:
 def test_one_credential_of_two_callers_is_an_error() -> None:
     """A credential identifies its caller, so two callers cannot have the same."""
     text = swapped('keys = { ci = "caller-key" }', 'keys = { ci = "same-key", cd = "same-key" }')
-    assert any(problem.startswith("inbound.ilert.keys") for problem in problems(text))
+    named = [problem for problem in problems(text) if problem.startswith("inbound.ilert.keys")]
+    assert len(named) == 2
+    others = 'cc = "env:ALERT_GATEWAY_TEST_NOT_SET", ce = "env:ALERT_GATEWAY_TEST_NOT_SET", '
+    found = problems("listn = 1\n" + swapped("{ ci", "{ " + others + "ci", text))
+    assert set(named) < set(found), "it is told of beside others"
+    assert sum("another caller" in problem for problem in found) == 2, "secrets that are missing are not the same"
 
 
 def test_throwing_away_is_explicit() -> None:
@@ -564,6 +595,22 @@ def test_what_is_set_wrongly_is_named_by_its_path() -> None:
     for value, says in (('"HIGH"', "must be a whole number, not a text"), ("9", "must be at most 7")):
         text = MINIMAL + f'[[routes]]\nto = ["oncall"]\nset = {{ severity = {value} }}\n'
         assert having(text, "severity") == f"routes[1].set.severity: {says}"
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (MINIMAL + "[upstreams.oncall.defaults]\n", "upstreams.oncall.defaults"),
+        (MINIMAL + '[[routes]]\nto = ["oncall"]\n[routes.set]\n', "routes[1].set"),
+    ],
+)
+def test_all_that_is_wrong_in_one_table_is_named(text: str, path: str) -> None:
+    assert problems(text + 'summry = "x"\nseverity = 9\nteam = "db"\ncondition = { windw = 60, window = "1m" }\n') == [
+        f"{path}.summry: is not a field of an alert; did you mean 'summary'?",
+        f"{path}.severity: must be at most 7",
+        f"{path}.condition.windw: is not a field of an alert; did you mean 'condition.window'?",
+        f"{path}.condition.window: must be a whole number or a number, not a text",
+    ]
 
 
 def test_what_a_test_expects_of_nobody_is_named_with_a_suggestion() -> None:
