@@ -7,6 +7,7 @@ tables themselves are in the vendors' modules.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -225,6 +226,16 @@ def each(part: type[Struct], *, read: Mapping[str, str] | None = None) -> Pair:
         return [{back[key]: value for key, value in item.items() if key in back} for item in plain]
 
     return Pair(read_list, write_list)
+
+
+# --- keys ------------------------------------------------------------------------------------------------------
+
+
+def cut_key(key: str, most: int, mark: int = 64) -> str:
+    """A key cut to `most` characters, which ends in `mark` characters of a hash of the whole, so that two keys never
+    become one."""
+    digest = hashlib.sha256(key.encode("utf8", "surrogatepass")).hexdigest()[:mark]
+    return f"{key[: max(0, most - mark - 1)]}-{digest}"[-most:]
 
 
 # --- wildcards -------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ lost. It must not know any vendor.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from gateway.canonical import QUIET_CATEGORY, SERVER_OWNED, Flat
 from gateway.config.file import FieldFile
 from gateway.mapping.fallbacks import headline
 from gateway.mapping.rows import Fallback, Row, Writing, row
-from gateway.mapping.values import Codec
+from gateway.mapping.values import Codec, cut_key
 from gateway.own.meanings import Meaning
 
 MARK = 32
@@ -54,8 +53,7 @@ def fitted_key(limit: int) -> Callable[[Any], Any]:
     def fit(key: Any) -> Any:
         if not isinstance(key, str) or len(key) <= limit:
             return key
-        mark = hashlib.sha256(key.encode("utf8", "surrogatepass")).hexdigest()[:MARK]
-        return f"{key[: max(0, limit - MARK - 1)]}-{mark}"[-limit:]
+        return cut_key(key, limit, MARK)
 
     return fit
 
