@@ -63,7 +63,7 @@ class Secret:
 
     __slots__ = ("_cached", "_fault", "_fault_since", "_is_said", "_literal", "_name", "_signature", "_source")
 
-    def __init__(self, text: str, *, environ: Mapping[str, str] = os.environ, resolve: bool = True) -> None:
+    def __init__(self, text: str, *, resolve: bool = True) -> None:
         if "${" in text or text.startswith("ENV:") or re.fullmatch(r"\$[A-Z][A-Z0-9_]*", text):
             name = text.removeprefix("ENV:").removeprefix("$").removeprefix("{").removesuffix("}")
             shown = name if name.isidentifier() and len(name) < 64 else "NAME"
@@ -80,7 +80,7 @@ class Secret:
         self._fault_since = 0.0
         self._is_said = False
         if self._source == "env":
-            self._literal = environ.get(name, "")
+            self._literal = os.environ.get(name, "")
             if resolve and not self._literal:
                 raise ValueError(f"the variable {name} is not set")
         elif self._source == "literal" and not text:

@@ -351,11 +351,10 @@ class Mapping:
         path = self.free or next(entry.paths[0] for entry in self.rows if self.container in entry.wires)
         return {**flat, path: {**(flat.get(path) or {}), CARRIED: carried}}
 
-    def holder(self, path: str, wire: Wire | None = None) -> str:
-        """The wire leaf that holds a canonical path, or an empty text; of several, the first that `wire` has."""
+    def holder(self, path: str) -> str:
+        """The wire leaf that holds a canonical path, of several the likeliest, or an empty text."""
         if path in self._holders:
-            homes = self._holders[path]
-            return homes[0] if wire is None else _first_in(wire, homes)
+            return self._holders[path][0]
         start = f"extensions.{self.dialect}."
         return path[len(start) :] if path.startswith(start) else ""
 

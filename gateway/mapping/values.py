@@ -41,19 +41,15 @@ def _same(value: Any) -> Any:
 
 
 SAME = Pair(_same, _same)
-TEXT = Pair(str, str)
 
 
 class Words:
-    """A closed list of the vendor's words and their canonical values, one to one.
+    """A closed list of the vendor's words and their canonical values, one to one; `fold` ignores case."""
 
-    `also` lists further spellings that are read but never written; `fold` ignores case.
-    """
-
-    def __init__(self, words: Mapping[str, Any], *, also: Mapping[str, Any] | None = None, fold: bool = False) -> None:
+    def __init__(self, words: Mapping[str, Any], *, fold: bool = False) -> None:
         self.words = dict(words)
         self.fold = fold
-        self.read_table = {self._form(word): value for word, value in {**(also or {}), **words}.items()}
+        self.read_table = {self._form(word): value for word, value in words.items()}
         self.write_table = {value: word for word, value in words.items()}
         if len(self.write_table) != len(self.words):
             raise ValueError(f"two words for one canonical value: {self.words}")
