@@ -224,7 +224,8 @@ class Keyring:
     def _follow(self, directory: Directory) -> None:
         """Reads what has changed in the directory; a credential that two callers share is accepted for neither."""
         directory.look()
-        if directory.version == self._seen:
+        seen = directory.version  # before its secrets: another thread may find a change in between
+        if seen == self._seen:
             return
         pairs = directory.secrets().items()
         shared = self._shared(pairs)
@@ -235,7 +236,7 @@ class Keyring:
             log.error("secret.unusable", directory=directory.path, name=caller, reason="cannot be a caller's name")
         unusable = {*shared, *strangers}
         self._digests = {self._digest(value): caller for caller, value in pairs if caller not in unusable}
-        self._seen = directory.version
+        self._seen = seen
 
     def caller(self, credential: str) -> str | None:
         """The name of the caller whose credential this is, or None."""
