@@ -132,6 +132,15 @@ def test_a_dead_delivery_is_seen_sent_again_and_dropped_beside_a_running_gateway
     assert _run("operations", "--config", config, "--json").stdout == logged
 
 
+def test_a_shell_completes_commands_and_options() -> None:
+    """As the README says how."""
+    program = str(Path(sys.executable).with_name("alert-gateway"))
+    for line, found in (("alert-gateway deliv", ["plain,deliveries"]), ("alert-gateway trace --to", ["plain,--token"])):
+        asked = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_ALERT_GATEWAY_COMPLETE": "bash_complete"}
+        done = subprocess.run([program], env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+        assert done.stdout.splitlines() == found, done.stderr
+
+
 def test_a_list_that_is_cut_short_says_so(tmp_path: Path) -> None:
     """A list that `--limit` cuts says so; otherwise a thousand of fifty thousand dead letters look like all of them."""
     with house(tmp_path, {"oncall": "ilert", "second": "ilert"}, '[[routes]]\nto = ["oncall", "second"]\n') as h:
