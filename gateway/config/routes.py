@@ -79,7 +79,7 @@ class Routes:
         for hop in fallback:
             if hop.upstream in {other.upstream for other in hops}:
                 self._check.say(f"{path}.fallback.to", f"{hop.upstream!r} is already in this route's `to`")
-        if table.get("to") == [] and not given.because:  # other mistakes in `to` are reported already
+        if not given.to and not given.because:
             self._check.say(f"{path}.to", 'throws alerts away; if that is intended, say why: because = "…"')
         return Route(
             name=name,
@@ -134,7 +134,7 @@ class Routes:
             return (), 0.0
         given = self._check.struct(FallbackFile, table, f"{path}.fallback")
         hops = tuple(self._hop(entry, everywhere, f"{path}.fallback", route) for entry in given.to)
-        if table.get("to") == []:
+        if not hops:
             self._check.say(f"{path}.fallback.to", "names no upstream")
         self._all_differ(hops, f"{path}.fallback.to")
         return hops, self._check.parsed(between(duration, "10ms", "7d"), given.after, f"{path}.fallback.after", 120.0)
@@ -186,8 +186,8 @@ class Routes:
 
     def _lookup(self, field: str, raw: Mapping[str, Any], path: str) -> Lookup | None:
         given = self._check.struct(SetFile, raw, path)
-        by = self._check.parsed(named_fact, given.by, f"{path}.by", None) if _is_written(raw, "by") else None
-        table = self._table(given.table, f"{path}.table") if _is_written(raw, "table") else None
+        by = self._check.parsed(named_fact, given.by, f"{path}.by", None)
+        table = self._table(given.table, f"{path}.table")
         if by is None or table is None:
             return None
         otherwise = UNSET
@@ -235,11 +235,6 @@ def _is_lookup(path: str, value: Mapping[str, Any]) -> bool:
     return is_path(path) and ("by" in value and "table" in value if is_free else "by" in value or "table" in value)
 
 
-def _is_written(table: Mapping[str, Any], name: str) -> bool:
-    """Whether a text is written there: an empty one is checked, one that is missing or no text is reported already."""
-    return isinstance(table.get(name), str)
-
-
 def flat(check: Checking, table: Any, path: str, dialect: str = "", known: str = "") -> Flat:
     """Canonical values from a table of the file. Problems are recorded below `path`; `known` is a field whose name
     `path` stands for already."""
@@ -266,11 +261,9 @@ def key_of(check: Checking, given: Any, path: str, *, is_chosen: bool) -> tuple[
     too."""
     if isinstance(given, dict):
         file = check.struct(KeyFile, given, path)
-        by = check.parsed(named_fact, file.by, f"{path}.by", "caller") if _is_written(given, "by") else "caller"
+        by = check.parsed(named_fact, file.by, f"{path}.by", "caller")
         otherwise = check.secret(file.else_, f"{path}.else") if file.else_ is not None else None
-        directory = None
-        if _is_written(given, "dir"):
-            directory = check.parsed(lambda at: Directory(at, resolve=check.resolve), file.dir, f"{path}.dir", None)
+        directory = check.parsed(lambda at: Directory(at, resolve=check.resolve), file.dir, f"{path}.dir", None)
         for name, fault in directory.faults() if directory else ():
             check.say(f"{path}.dir", f"the file {name} {fault}")
         return otherwise, Keys(otherwise, by, directory)

@@ -200,6 +200,8 @@ def test_what_is_no_size_is_refused_with_an_example(value: str) -> None:
         ('heartbeat = { url = "http://h", every = "1ms" }', "heartbeat.every"),
         ('heartbeat = { url = "http://h", every = "36500d" }', "heartbeat.every"),
         ('heartbeat = { url = "http://h", stall = "1ms" }', "heartbeat.stall"),
+        ('heartbeat = { url = "hc.example.com/ping" }', "heartbeat.url"),
+        ('heartbeat = { url = "https:///ping" }', "heartbeat.url"),
         ('store = "postgresql://gate:a/b@127.0.0.1/alerts"', "store"),
         ('store = "postgresql://gate:a@b@127.0.0.1/alerts"', "store"),
         ('store = "sqlite:///~/gateway.db"', "store"),
@@ -350,14 +352,30 @@ def test_a_hop_that_names_no_upstream() -> None:
     ]
 
 
-def test_what_is_missing_is_not_also_told_to_be_wrong() -> None:
-    keyed = swapped('"upstream-key"', '{ bye = "caller" }')
-    assert problems(keyed + '[[routes]]\nto = ["oncall"]\nfallback = { after = "1m" }\n') == [
-        "upstreams.oncall.key.bye: unknown key; did you mean 'by'?",
-        "upstreams.oncall.key.by: is required",
-        "upstreams.oncall.key.dir: is required",
-        "routes[1].fallback.to: is required",
-    ]
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            swapped('"upstream-key"', '{ bye = "caller" }'),
+            [
+                "upstreams.oncall.key.bye: unknown key; did you mean 'by'?",
+                "upstreams.oncall.key.by: is required",
+                "upstreams.oncall.key.dir: is required",
+            ],
+        ),
+        (swapped('url = "https://api.ilert.com"', ""), ["upstreams.oncall.url: is required"]),
+        (swapped('"upstream-key"', "5"), ["upstreams.oncall.key: must be a text or a table, not a whole number"]),
+        (MINIMAL + '[[routes]]\nto = ["oncall"]\nfallback = {}\n', ["routes[1].fallback.to: is required"]),
+        (MINIMAL + "[heartbeat]\n", ["heartbeat.url: is required"]),
+        (MINIMAL + "[dialects.acme]\n", ["dialects.acme.fields: is required"]),
+        (
+            "inbound = 5\n[upstreams" + MINIMAL.partition("[upstreams")[2],
+            ["inbound: must be a table, not a whole number"],
+        ),
+    ],
+)
+def test_what_is_missing_or_of_another_type_is_not_also_told_to_be_wrong(text: str, found: list[str]) -> None:
+    assert problems(text) == found
 
 
 def test_an_empty_name_of_a_fact_or_a_table_is_no_name() -> None:
