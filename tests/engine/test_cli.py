@@ -68,6 +68,16 @@ def test_translate_ends_with_1_and_the_error_in_the_callers_words() -> None:
     assert "resource" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("operation", "says"),
+    [("list", "list says nothing of an alert that could be translated"), ("reopen", "Opsgenie has no way to ask for")],
+)
+def test_translate_says_what_it_cannot_show(operation: str, says: str) -> None:
+    """Of a list it said that the vendor has none."""
+    done = _run("translate", "--from", "opsgenie", "--to", "ilert", "--operation", operation, text="{}")
+    assert done.exit_code == 1 and says in json.loads(done.stderr)["message"]
+
+
 def test_translate_says_what_is_wrong_with_an_envelope_that_holds_no_alert() -> None:
     done = _run("translate", "--from", "ibm_monitoring", "--to", "ilert", text='{"alert": 5}')
     assert (done.exit_code, json.loads(done.stderr)["errors"][0]["message"]) == (1, "alert: expected an object")
