@@ -120,21 +120,18 @@ def _known_somewhere(config: Config, caller: str) -> None:
 
 
 def _nobody(said: str, caller: str, names: list[str]) -> click.UsageError:
-    from gateway.config.problems import near
+    from gateway.config.problems import near, some
 
-    return click.UsageError(f"{said} {caller!r}{near(caller, names) or f'; there are {_some(names)}'}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return click.UsageError(f"{said} {caller!r}{near(caller, names) or f'; there are {some(names)}'}")
 
 
 def _usual(inbound: Inbound) -> str:
     from gateway.cli.explaining import usual_caller
+    from gateway.config.problems import some
 
     who = usual_caller(inbound)
     if who is None:
-        raise click.UsageError(f"choose one with --caller; there are {_some(inbound.keyring.names())}")
+        raise click.UsageError(f"choose one with --caller; there are {some(inbound.keyring.names())}")
     return who
 
 

@@ -17,7 +17,7 @@ from gateway.canonical import PATHS, Flat, checked, is_path, type_of
 from gateway.config.choosing import Keys, Lookup, named_fact
 from gateway.config.file import Checker, FallbackFile, File, KeyFile, RouteFile, SetFile, TestFile
 from gateway.config.following import Directory, Table
-from gateway.config.problems import in_words, near
+from gateway.config.problems import in_words, near, some
 from gateway.config.routing import Hop, Matcher, Route, parse_matcher
 from gateway.config.secrets import ANONYMOUS, Secret
 from gateway.config.values import between, dotted, duration
@@ -110,8 +110,8 @@ class Routes:
         if slash and not caller:
             self._check.say(path, f"{who!r} names no caller; write {dialect!r} for all of them")
         if caller and callers is not None and caller not in callers and caller != ANONYMOUS:
-            known = ", ".join(sorted(callers)) or "none"
-            self._check.say(path, f"{dialect} has no caller {caller!r}{near(caller, callers)}; there are {known}")
+            hint = f"{near(caller, callers)}; there are {some(sorted(callers))}"
+            self._check.say(path, f"{dialect} has no caller {caller!r}{hint}")
 
     def _sender_meant(self, matcher: Matcher, path: str) -> None:
         """Checks the dialect or caller that a condition compares with: a name that does not exist would silently match
@@ -123,9 +123,8 @@ class Routes:
         if matcher.name == "caller" and None not in self._callers.values():
             known = {caller for callers in self._callers.values() for caller in callers or ()}
             if matcher.value not in known and matcher.value != ANONYMOUS:
-                there = ", ".join(sorted(known)) or "none"
-                hint = near(matcher.value, known)
-                self._check.say(path, f"there is no caller {matcher.value!r}{hint}; there are {there}")
+                hint = f"{near(matcher.value, known)}; there are {some(sorted(known))}"
+                self._check.say(path, f"there is no caller {matcher.value!r}{hint}")
 
     def _fallback(
         self, table: Mapping[str, Any] | None, everywhere: _Settings, path: str, route: str

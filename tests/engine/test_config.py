@@ -587,6 +587,16 @@ def test_a_condition_on_a_sender_that_nobody_is(condition: str, says: str) -> No
     assert having(MINIMAL + f'[[routes]]\nwhen = ["{condition}"]\nto = ["oncall"]\n', "routes[1].when", says)
 
 
+def test_of_many_callers_some_are_named() -> None:
+    keys = ", ".join(f'c{number:02} = "key-{number}"' for number in range(30))
+    text = swapped('keys = { ci = "caller-key" }', f"keys = {{ {keys} }}")
+    route = '[[routes]]\nfrom = ["ilert/nobody"]\nwhen = ["caller = someone"]\nto = ["oncall"]\n'
+    assert problems(text + route) == [
+        "routes[1].from: ilert has no caller 'nobody'; there are c00, c01, c02, c03, c04 and 25 more",
+        "routes[1].when: there is no caller 'someone'; there are c00, c01, c02, c03, c04 and 25 more",
+    ]
+
+
 def test_a_condition_on_a_sender_that_is_there() -> None:
     when = '["caller = ci", "caller != nobody", "caller = anonymous", "dialect = ilert"]'
     assert len(parse(MINIMAL + f'[[routes]]\nwhen = {when}\nto = ["oncall"]\n').routes[0].when) == 4
