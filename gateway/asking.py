@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from msgspec import UNSET, json
 
 from gateway.asked import Batch, Command, Incoming, Read, Ref
-from gateway.canonical import Operation
+from gateway.canonical import Flat, Operation
 from gateway.errors import Problem, ProblemKind, invalid
 from gateway.mapping.table import Reading
 from gateway.mapping.values import read_time
@@ -80,6 +80,13 @@ def saying(operation: Operation, reading: Reading, **more: Any) -> Command:
         reading=reading,
         **more,
     )
+
+
+def in_place(reading: Reading) -> Callable[[Flat], Flat]:
+    """Returns an `amend` for a dialect whose fields may each be read as one path or another: a value that says one only
+    clears the other, so that nothing older stays beside it."""
+    unsaid = reading.rows.unsaid(reading.verbatim, reading.flat)
+    return lambda before: {path: None for path in unsaid if before.get(path) is not None}
 
 
 def each(parts: Iterable[T], read: Callable[[T], Command]) -> Batch:

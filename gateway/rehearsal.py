@@ -69,10 +69,12 @@ def bare_upstream(dialect: Dialect) -> Upstream:
 def command_in(dialect: Dialect, operation: Operation, body: Any) -> Command:
     """Reads a request body as a command for this operation, by the first of the dialect's routes that takes it; raises
     `Problem` where none does."""
+    if operation in (Operation.READ, Operation.LIST):
+        raise Problem(ProblemKind.INVALID, f"{operation} says nothing of an alert that could be translated")
     problem: Problem | None = None
     refused: Route | None = None
     for route in dialect.routes:
-        if operation in route.operations and operation not in (Operation.READ, Operation.LIST):
+        if operation in route.operations:
             if refused and _says_more(body, refused, route):
                 continue
             try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from gateway.config.loading import parse
 from gateway.process.server import serving
 from gateway.process.service import Gateway
 from gateway.registry import dialects
+from tests.processes import wait_for
 
 KEY = "caller-key-0123456789abcdef"
 UPSTREAM_KEY = "upstream-key-0123456789abcdef"
@@ -66,6 +66,7 @@ def served_together(*apps: tuple[Any, int]) -> Iterator[list[str]]:
     finally:
         box["loop"].call_soon_threadsafe(box["stop"].set)
         thread.join(30)
+        assert not thread.is_alive(), "the server did not stop"
 
 
 @dataclass
@@ -111,12 +112,7 @@ class House:
 
     def wait_for(self, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
         """Waits until a condition gives something true, and returns that; fails after `seconds`."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if found := condition():
-                return found
-            time.sleep(0.01)
-        raise AssertionError(f"did not come to be within {seconds} s")
+        return wait_for(condition, seconds)
 
     def arrives(self, dialect: str, count: int) -> list[Arrived]:
         """Waits until `count` writing requests have arrived in a dialect, and returns them."""

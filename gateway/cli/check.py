@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli.showing import CONFIG, JSON, load_config, print_json
+from gateway.cli.showing import CONFIG, JSON, load_config, print_json, printable
 
 if TYPE_CHECKING:
     from gateway.cli.explaining import Explained, Reached
@@ -56,7 +56,7 @@ def _connect(config: Config) -> bool:
 
     proofs = asyncio.run(prove(config.upstreams.values()))
     for proof in proofs:
-        click.echo(f"upstreams.{proof.as_line()}", err=proof.is_good is False)
+        click.echo(printable(f"upstreams.{proof.as_line()}"), err=proof.is_good is False)
     return all(proof.is_good is not False for proof in proofs)
 
 
@@ -120,21 +120,18 @@ def _known_somewhere(config: Config, caller: str) -> None:
 
 
 def _nobody(said: str, caller: str, names: list[str]) -> click.UsageError:
-    from gateway.config.problems import near
+    from gateway.config.problems import near, some
 
-    return click.UsageError(f"{said} {caller!r}{near(caller, names) or f'; there are {_some(names)}'}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return click.UsageError(f"{said} {caller!r}{near(caller, names) or f'; there are {some(names)}'}")
 
 
 def _usual(inbound: Inbound) -> str:
     from gateway.cli.explaining import usual_caller
+    from gateway.config.problems import some
 
     who = usual_caller(inbound)
     if who is None:
-        raise click.UsageError(f"choose one with --caller; there are {_some(inbound.keyring.names())}")
+        raise click.UsageError(f"choose one with --caller; there are {some(inbound.keyring.names())}")
     return who
 
 
@@ -194,19 +191,20 @@ def drill(config_path: str, route_name: str, wake: bool, caller: str | None, wit
         raise click.UsageError(f"no route {route_name!r}; there are {', '.join(one.name for one in config.routes)}")
     if caller:
         _known_somewhere(config, caller)
-    click.echo(f"waiting for the upstreams, for {within} at most, and then for the end of the drill", err=True)
     try:
         seconds = some_time(within)
-        found = asyncio.run(drilled_by(config, route, caller or "drill", wake=wake, within=seconds))
     except ValueError as error:
         raise click.UsageError(f"--within: {error}") from None
+    click.echo(f"waiting for the upstreams, for {within} at most, and then for the end of the drill", err=True)
+    try:
+        found = asyncio.run(drilled_by(config, route, caller or "drill", wake=wake, within=seconds))
     except Problem as problem:
         raise click.ClickException(problem.message) from None
     except asyncio.CancelledError:
         raise click.Abort from None
     for one in found:
         for line in one.lines():
-            click.echo(line)
+            click.echo(printable(line))
     if any(one.row.state not in ("delivered", "merged") for one in found):
         sys.exit(1)
 

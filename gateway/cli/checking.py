@@ -19,7 +19,7 @@ from gateway.cli.doubts import doubts
 from gateway.cli.waking import LOUD, loudness, places, said, verdict, words
 from gateway.config.choosing import ABOUT, is_single
 from gateway.config.config import UNTOLD, Config, Inbound, Upstream
-from gateway.config.problems import near
+from gateway.config.problems import near, some
 from gateway.config.routing import Hop, Matcher, Route, choice_of
 from gateway.config.secrets import ANONYMOUS
 from gateway.dialect import Dialect
@@ -32,9 +32,6 @@ from gateway.network.listening import in_the_clear, meet, outdated, shape_of
 from gateway.rehearsal import command_in, rehearse
 from gateway.road.terms import refuses_rules
 from gateway.store.opening import NO_PACKAGE
-
-MOST_NAMED = 5
-"""Most callers named in one warning."""
 
 
 def warnings(config: Config) -> Iterator[str]:
@@ -267,13 +264,13 @@ def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[s
             entries = {who: upstream.entry(inbound.dialect.name, who) for who in callers}
             keyless = [who for who, entry in entries.items() if keys.lacks(entry)]
             if keyless:
-                yield f"upstreams.{hop.upstream}.key: no key for {_some(keyless)}, and there is no `else`"
+                yield f"upstreams.{hop.upstream}.key: no key for {some(keyless)}, and there is no `else`"
         for lookup in hop.all_lookups:
             values = lookup.table.values()
             missing = [who for who in callers if who not in values] if lookup.by == "caller" else []
             if missing and isinstance(lookup.otherwise, msgspec.UnsetType):
                 yield (
-                    f"routes: {route.name}: {lookup.table.name} has no {lookup.field} for {_some(missing)}, "
+                    f"routes: {route.name}: {lookup.table.name} has no {lookup.field} for {some(missing)}, "
                     "and there is no `else`"
                 )
 
@@ -321,12 +318,7 @@ def _entries_of_nobody(config: Config) -> Iterator[str]:
         if strangers:
             close = difflib.get_close_matches(strangers[0], sorted(everybody), 1)
             hint = f"; is {strangers[0]} meant to be {close[0]}?" if close else ""
-            yield f"{name}: entries are looked up by caller, but there is no caller {_some(strangers)}{hint}"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+            yield f"{name}: entries are looked up by caller, but there is no caller {some(strangers)}{hint}"
 
 
 # --- what callers say and what arrives -----------------------------------------------------------------------

@@ -44,8 +44,16 @@ def demo(origin: str | None, target: str | None, stay: bool, as_json: bool) -> N
 @main.command()
 @CONFIG
 @click.option("--listen", metavar="HOST:PORT", help="Listen here instead of at the configured address.")
-@click.option("--workers", type=click.IntRange(1), default=1, help="Processes; more than one needs PostgreSQL.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes; more than one needs PostgreSQL."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="The least serious lines of the log.",
+)
 @click.option("--fd", type=int, hidden=True, help="A listening socket that was handed down.")
 @click.option("--admin-fd", type=int, hidden=True, help="The operators', likewise.")
 def serve(
@@ -90,7 +98,9 @@ def _dialect(name: str, config: Any = None) -> Any:
 @main.command()
 @click.option("--from", "origin", required=True, metavar="DIALECT", help="The dialect of the request.")
 @click.option("--to", "target", metavar="DIALECT", help="The dialect of the upstream.")
-@click.option("--operation", default="create", metavar="OPERATION", help="What the request asks for.")
+@click.option(
+    "--operation", default="create", show_default=True, metavar="OPERATION", help="What the request asks for."
+)
 @click.option("--config", "config_path", type=click.Path(), help="The configuration that has the upstream.")
 @click.option("--upstream", "upstream_name", help="The upstream in that configuration.")
 @click.argument("file", type=click.File("rb"), default="-")
@@ -121,15 +131,29 @@ def translate(
 def _upstream(target: str | None, config: Any, name: str | None) -> Any:
     from gateway.rehearsal import bare_upstream
 
-    upstreams = config.upstreams if config else {}
-    if config is None and target is None:
+    if config is None and (target is None or name is not None):
         raise click.UsageError("give --to DIALECT, or --config FILE with --upstream NAME")
-    fitting = [one for one in upstreams.values() if name in (None, one.name) and target in (None, one.dialect.name)]
-    if target is not None and (config is None or (name is None and not fitting)):
+    upstreams = config.upstreams if config else {}
+    fitting = [one for one in upstreams.values() if target in (None, one.dialect.name)]
+    if name is not None:
+        return _named_upstream(upstreams, fitting, name)
+    if target is not None and not fitting:
         return bare_upstream(_dialect(target, config))
     if len(fitting) != 1:
-        raise click.UsageError(f"choose one with --upstream: {', '.join(upstreams)}")
+        raise click.UsageError(f"choose one with --upstream; there are {', '.join(upstreams) or 'none'}")
     return fitting[0]
+
+
+def _named_upstream(upstreams: Any, fitting: list[Any], name: str) -> Any:
+    """The upstream of this name, which must be one of the `fitting` ones."""
+    from gateway.config.problems import near
+
+    if name not in upstreams:
+        hint = near(name, upstreams) or f"; there are {', '.join(upstreams) or 'none'}"
+        raise click.UsageError(f"no upstream {name!r}{hint}")
+    if upstreams[name] not in fitting:
+        raise click.UsageError(f"--to: upstream {name!r} speaks {upstreams[name].dialect.name}")
+    return upstreams[name]
 
 
 @main.command()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from gateway.cli.place import Place, now, placed
-from gateway.cli.showing import JSON, print_json, printable, table
+from gateway.cli.showing import JSON, print_json, printable, tabbed, table
 
 if TYPE_CHECKING:
     from gateway.admin.remote import Remote
@@ -62,7 +62,7 @@ def deliveries(
 
     def plain() -> None:
         for row in rows:
-            click.echo("\t".join(_cells(row)))
+            click.echo(tabbed(_cells(row)))
             for request in row["would_send"]:
                 click.echo(f"\twould be sent: {request}")
 
@@ -170,7 +170,7 @@ def operations_(place: Place, limit: int, as_json: bool) -> None:
 
     def plain() -> None:
         for line in cells:
-            click.echo("\t".join(line))
+            click.echo(tabbed(line))
 
     table(["at", "who", "from", "what", "deliveries", "refused", "because"], cells, plain)
 
@@ -230,10 +230,10 @@ def _show_ledger(lines: Sequence[LedgerLine], arrivals: Sequence[Arrivals], by: 
     def plain() -> None:
         click.echo("\t".join([by, *STATES]))
         for line in lines:
-            click.echo("\t".join([line.group, *(str(getattr(line, state)) for state in STATES)]))
+            click.echo(tabbed([line.group, *(str(getattr(line, state)) for state in STATES)]))
         click.echo("\t".join(["upstream", "accepted", "confirmed", "p50_s", "p99_s", "worst_s"]))
         for one in arrivals:
-            click.echo("\t".join(_arrived(one)))
+            click.echo(tabbed(_arrived(one)))
 
     if not sys.stdout.isatty():
         plain()
@@ -282,7 +282,7 @@ def callers(place: Place, limit: int, as_json: bool) -> None:
 
     def plain() -> None:
         for line in cells:
-            click.echo("\t".join(line))
+            click.echo(tabbed(line))
 
     table(["who", "outcome", "times", "last", "first", "request", "agent"], cells, plain)
 

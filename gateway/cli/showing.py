@@ -81,6 +81,11 @@ WHOLE = ("delivery", "alert", "dialect", "state")
 """Columns that are never folded, as they are copied or compared."""
 
 
+def tabbed(cells: Sequence[str]) -> str:
+    """Cells as one line for programs: a tab or a line feed in one, as an upstream's reason may have, is a space."""
+    return "\t".join(" ".join(printable(cell).split("\n")) for cell in cells)
+
+
 def printable(text: str) -> str:
     """A text without control characters, which would move the cursor or colour the screen: strangers choose some of
     what is printed, a program's name for one."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.config.problems import near
-from gateway.config.secrets import Secret
+from gateway.config.secrets import Secret, stand_in
 from gateway.config.tables import Tables
 from gateway.dialect import Dialect
 from gateway.registry import dialects
@@ -33,7 +33,7 @@ class Check(Tables):
             return Secret(text, resolve=self.resolve)
         except ValueError as error:
             self.say(path, str(error))
-            return Secret("unusable")
+            return stand_in()
 
     def dialect(self, name: str, path: str) -> Dialect | None:
         """The dialect of this name; an unknown one is recorded as a problem."""

@@ -133,8 +133,8 @@ class Lookup:
         self.by = by
         self.table = table
         self.otherwise = otherwise
-        self._version = -1
-        self._values: Mapping[str, Any] = {}
+        self._held: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
+        """The table's values when it was last looked into, and the same checked: one name, as threads share them."""
 
     def faults(self, values: Mapping[str, Any]) -> list[str]:
         """What is wrong with a table's values, for this field."""
@@ -151,11 +151,12 @@ class Lookup:
     def pick(self, facts: Mapping[str, Any]) -> tuple[str, Any]:
         """The entry that was found and its value; an empty entry with `otherwise` where there is none."""
         raw = self.table.values()
-        if self.table.version != self._version:
-            self._values = {entry: checked({self.field: value})[self.field] for entry, value in raw.items()}
-            self._version = self.table.version
-        entry = next((text for text in texts(facts, self.by) if text in self._values), None)
-        return ("", self.otherwise) if entry is None else (entry, self._values[entry])
+        was, values = self._held
+        if raw is not was:
+            values = {entry: checked({self.field: value})[self.field] for entry, value in raw.items()}
+            self._held = (raw, values)
+        entry = next((text for text in texts(facts, self.by) if text in values), None)
+        return ("", self.otherwise) if entry is None else (entry, values[entry])
 
 
 # --- keys ------------------------------------------------------------------------------------------------------

@@ -303,8 +303,8 @@ class FieldFile(Struct, kw_only=True):
     unit: Literal["us", "ms", "s", "m", "h"] | None = None
     """For a duration or a time: the unit of the number. Default: seconds for durations, ISO 8601 for times."""
     form: Literal["list", "text", "address"] | None = None
-    """For labels: a list of `name:value`, or one text of these with commas; for links: one address. Default: an object
-    for labels, a list of objects for links."""
+    """For labels: a list of `name:value`, or one text of these with commas, of which the last with a name counts; for
+    links: one address. Default: an object for labels, a list of objects for links."""
     items: dict[str, str] = {}
     """For a list of objects: canonical name → the vendor's, such as `{ href = "link_url" }`."""
     firing: Any = None

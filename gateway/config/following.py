@@ -33,10 +33,9 @@ def _signature(path: str | os.PathLike[str]) -> Signature:
 
 
 class _Followed(ABC):
-    """A file or directory that is looked at again now and then. `version` grows with each change."""
+    """A file or directory that is looked at again now and then."""
 
     def __init__(self) -> None:
-        self.version = 0
         self.look_every = LOOK_EVERY
         self._looked = time.monotonic()
         self._since: dict[str, float] = {}
@@ -69,13 +68,14 @@ class Directory(_Followed):
     """A directory with one secret per file; the file's name says whose it is. Hidden files are ignored.
 
     Symlinks that are swapped all at once are followed: orchestrators mount secrets so. A secret is dropped once two
-    looks have not found its file; if the directory cannot be read at all, all secrets stay. Raises `ValueError` where
-    it cannot be read at first; without `resolve` it is never read and has no files.
+    looks have not found its file; if the directory cannot be read at all, all secrets stay. `version` grows with each
+    change. Raises `ValueError` where it cannot be read at first; without `resolve` it is never read and has no files.
     """
 
     def __init__(self, path: str, *, resolve: bool = True) -> None:
         super().__init__()
         self.path = path
+        self.version = 0
         self._is_followed = resolve
         self._doubtful: set[str] = set()
         self._unread: set[str] = set()
@@ -208,6 +208,8 @@ class Table(_Followed):
             raise ValueError(f"the table {self.name} cannot be read: {unread(error)}") from None
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"the table {self.name} is not TOML: {error}") from None
+        except RecursionError:
+            raise ValueError(f"the table {self.name} is nested too deeply") from None
         self._signature = signature
         return values
 
@@ -230,5 +232,4 @@ class Table(_Followed):
             return
         self._said.clear()
         self._values = values
-        self.version += 1
         log.info("table.changed", table=self.name, entries=len(values))

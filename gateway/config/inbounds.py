@@ -29,7 +29,7 @@ def inbound_of(check: Check, name: str, table: Any, file: File) -> Inbound | Non
     if table.get("keys") == {}:
         check.say(f"{path}.keys", "lists no caller: write one, or leave `keys` out if callers need none")
     keyring, callers = _keyring(check, given.keys, f"{path}.keys")
-    for caller in keyring.shared() if check.resolve and not check.problems else ():
+    for caller in keyring.shared() if check.resolve else ():
         check.say(f"{path}.keys.{caller}", "is also the credential of another caller, so it identifies neither")
     if name in check.described:
         _check_described(check, dialect, given, table, path)

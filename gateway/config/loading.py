@@ -116,7 +116,7 @@ def _heartbeat(check: Check, table: dict[str, Any] | None) -> Heartbeat | None:
         return None
     given = check.struct(HeartbeatFile, table, "heartbeat")
     url = check.secret(given.url, "heartbeat.url")
-    if check.resolve and not url.value().startswith(("http://", "https://")):
+    if check.resolve and not re.match(r"https?://[^\s/?#]", url.value()):
         check.say("heartbeat.url", "is not an address such as https://hc.example.com/ping/…")
     return Heartbeat(
         url=url,
@@ -130,7 +130,7 @@ def _alarms(check: Check, table: dict[str, Any] | None, upstreams: Mapping[str, 
     if table is None:
         return ()
     given = check.struct(AlarmsFile, table, "alarms")
-    if table.get("to") == []:
+    if not given.to:
         check.say("alarms.to", "names no upstream")
     for name in given.to:
         found = upstreams.get(name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 import msgspec
@@ -24,6 +24,8 @@ WORDS = {
 
 LIKENESS = 0.5
 """The least similarity, as `difflib` computes it, for a known name to be suggested for an unknown one."""
+MOST_NAMED = 5
+"""The most names in one message: of callers there may be thousands."""
 BOUNDS = {"<=": "at most", ">=": "at least", "<": "less than", ">": "more than"}
 
 
@@ -31,6 +33,12 @@ def near(name: str, known: Iterable[str]) -> str:
     """A suggestion of what was probably meant, to be appended to a message; empty where nothing is similar."""
     close = difflib.get_close_matches(name, list(known), 1, LIKENESS)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of these names, and how many more there are; `none` where there are none."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return (", ".join(names[:MOST_NAMED]) or "none") + more
 
 
 def wrong_types(path: str, value: Any, hint: Any, error: msgspec.ValidationError) -> Iterator[tuple[str, str]]:

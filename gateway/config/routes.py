@@ -13,14 +13,14 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET
 
-from gateway.canonical import PATHS, Flat, is_path, type_of
+from gateway.canonical import PATHS, Flat, checked, is_path, type_of
 from gateway.config.choosing import Keys, Lookup, named_fact
 from gateway.config.file import Checker, FallbackFile, File, KeyFile, RouteFile, SetFile, TestFile
 from gateway.config.following import Directory, Table
-from gateway.config.problems import in_words, near
+from gateway.config.problems import in_words, near, some
 from gateway.config.routing import Hop, Matcher, Route, parse_matcher
 from gateway.config.secrets import ANONYMOUS, Secret
-from gateway.config.values import between, duration, flat_of
+from gateway.config.values import between, dotted, duration
 
 
 class Checking(Checker, Protocol):
@@ -79,7 +79,7 @@ class Routes:
         for hop in fallback:
             if hop.upstream in {other.upstream for other in hops}:
                 self._check.say(f"{path}.fallback.to", f"{hop.upstream!r} is already in this route's `to`")
-        if table.get("to") == [] and not given.because:  # other mistakes in `to` are reported already
+        if not given.to and not given.because:
             self._check.say(f"{path}.to", 'throws alerts away; if that is intended, say why: because = "…"')
         return Route(
             name=name,
@@ -110,8 +110,8 @@ class Routes:
         if slash and not caller:
             self._check.say(path, f"{who!r} names no caller; write {dialect!r} for all of them")
         if caller and callers is not None and caller not in callers and caller != ANONYMOUS:
-            known = ", ".join(sorted(callers)) or "none"
-            self._check.say(path, f"{dialect} has no caller {caller!r}{near(caller, callers)}; there are {known}")
+            hint = f"{near(caller, callers)}; there are {some(sorted(callers))}"
+            self._check.say(path, f"{dialect} has no caller {caller!r}{hint}")
 
     def _sender_meant(self, matcher: Matcher, path: str) -> None:
         """Checks the dialect or caller that a condition compares with: a name that does not exist would silently match
@@ -123,9 +123,8 @@ class Routes:
         if matcher.name == "caller" and None not in self._callers.values():
             known = {caller for callers in self._callers.values() for caller in callers or ()}
             if matcher.value not in known and matcher.value != ANONYMOUS:
-                there = ", ".join(sorted(known)) or "none"
-                hint = near(matcher.value, known)
-                self._check.say(path, f"there is no caller {matcher.value!r}{hint}; there are {there}")
+                hint = f"{near(matcher.value, known)}; there are {some(sorted(known))}"
+                self._check.say(path, f"there is no caller {matcher.value!r}{hint}")
 
     def _fallback(
         self, table: Mapping[str, Any] | None, everywhere: _Settings, path: str, route: str
@@ -150,7 +149,9 @@ class Routes:
             own, looked_up = self._set(entry.get("set", {}), f"{path}.to.set")
             literals = {field: value for field, value in literals.items() if field not in looked_up} | own
             lookups = {field: one for field, one in lookups.items() if field not in own} | looked_up
-        if name not in self._upstreams:
+        if isinstance(entry, dict) and "upstream" not in entry:
+            self._check.say(f"{path}.to", "`upstream` is required in a table")
+        elif name not in self._upstreams:
             self._check.say(f"{path}.to", f"no upstream {name!r}{near(name, self._upstreams)}")
         chosen = self._as_key(name, lookups.get("routing_key"), route)
         set_ = tuple(one for one in lookups.values() if not (chosen and one.field == chosen.field))
@@ -184,8 +185,8 @@ class Routes:
 
     def _lookup(self, field: str, raw: Mapping[str, Any], path: str) -> Lookup | None:
         given = self._check.struct(SetFile, raw, path)
-        by = self._check.parsed(named_fact, given.by, f"{path}.by", None) if given.by else None
-        table = self._table(given.table, f"{path}.table") if given.table else None
+        by = self._check.parsed(named_fact, given.by, f"{path}.by", None)
+        table = self._table(given.table, f"{path}.table")
         if by is None or table is None:
             return None
         otherwise = UNSET
@@ -239,17 +240,19 @@ def flat(check: Checking, table: Any, path: str, dialect: str = "", known: str =
     if not isinstance(table, dict):
         check.say(path, "is not a table of alert fields")
         return {}
-    try:
-        return flat_of(table, dialect)
-    except KeyError as error:
-        name = str(error.args[0])
-        check.say(f"{path}.{name}", f"is not a field of an alert{near(name, PATHS)}")
-    except msgspec.ValidationError as error:
-        at = re.search(r" - at `\$(\.[^`]*)`$", str(error))
-        below = at[1] if at else ""
-        where = path if below == f".{known}" else path + below
-        check.say(where, in_words(error, type_of(below[1:])).removesuffix(f" (at {below})"))
-    return {}
+    good: Flat = {}
+    for name, value in dotted(table, dialect).items():
+        try:
+            checked({name: value})
+            good[name] = value
+        except KeyError:
+            check.say(f"{path}.{name}", f"is not a field of an alert{near(name, PATHS)}")
+        except msgspec.ValidationError as error:
+            at = re.search(r" - at `\$(\.[^`]*)`$", str(error))
+            below = at[1] if at else ""
+            where = path if below == f".{known}" else path + below
+            check.say(where, in_words(error, type_of(below[1:])).removesuffix(f" (at {below})"))
+    return checked(good)
 
 
 def key_of(check: Checking, given: Any, path: str, *, is_chosen: bool) -> tuple[Secret | None, Keys | None]:

@@ -48,7 +48,12 @@ def parse_matcher(text: str) -> Matcher:
         raise ValueError(f"{text!r} is not a condition: write a field, one of = != =~ !~ < <= > >=, and a value")
     name, operator, value = found.groups()
     named_fact(name)
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+    if operator in ("=", "!=") and text[found.end(2) : found.end(2) + 1] in ("=", "<", ">", "!"):
+        wrong = operator + text[found.end(2)]
+        raise ValueError(f"{wrong} is no operator: one of = != =~ !~ < <= > >=; a value that begins so needs quotes")
+    if value[:1] in ('"', "'"):
+        if len(value) < 2 or value[-1] != value[0]:
+            raise ValueError(f"{value!r} has an opening quote and none at its end")
         value = value[1:-1]
     if operator in ("<", "<=", ">", ">="):
         try:

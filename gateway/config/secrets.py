@@ -63,7 +63,7 @@ class Secret:
 
     __slots__ = ("_cached", "_fault", "_fault_since", "_is_said", "_literal", "_name", "_signature", "_source")
 
-    def __init__(self, text: str, *, environ: Mapping[str, str] = os.environ, resolve: bool = True) -> None:
+    def __init__(self, text: str, *, resolve: bool = True) -> None:
         if "${" in text or text.startswith("ENV:") or re.fullmatch(r"\$[A-Z][A-Z0-9_]*", text):
             name = text.removeprefix("ENV:").removeprefix("$").removeprefix("{").removesuffix("}")
             shown = name if name.isidentifier() and len(name) < 64 else "NAME"
@@ -80,7 +80,7 @@ class Secret:
         self._fault_since = 0.0
         self._is_said = False
         if self._source == "env":
-            self._literal = environ.get(name, "")
+            self._literal = os.environ.get(name, "")
             if resolve and not self._literal:
                 raise ValueError(f"the variable {name} is not set")
         elif self._source == "literal" and not text:
@@ -145,6 +145,11 @@ class Secret:
         return f"Secret({self._source}:{self._name})" if self._name else "Secret(literal)"
 
     __str__ = __repr__
+
+
+def stand_in() -> Secret:
+    """A secret in the place of one that is wrong, so that checking can go on; each is another."""
+    return Secret(secrets.token_hex(16))
 
 
 class Keyring:
@@ -219,7 +224,8 @@ class Keyring:
     def _follow(self, directory: Directory) -> None:
         """Reads what has changed in the directory; a credential that two callers share is accepted for neither."""
         directory.look()
-        if directory.version == self._seen:
+        seen = directory.version  # before its secrets: another thread may find a change in between
+        if seen == self._seen:
             return
         pairs = directory.secrets().items()
         shared = self._shared(pairs)
@@ -230,7 +236,7 @@ class Keyring:
             log.error("secret.unusable", directory=directory.path, name=caller, reason="cannot be a caller's name")
         unusable = {*shared, *strangers}
         self._digests = {self._digest(value): caller for caller, value in pairs if caller not in unusable}
-        self._seen = directory.version
+        self._seen = seen
 
     def caller(self, credential: str) -> str | None:
         """The name of the caller whose credential this is, or None."""

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import fields as struct_fields
 
 from gateway.config.routes import Checking
-from gateway.config.secrets import Secret
+from gateway.config.secrets import Secret, stand_in
 from gateway.config.values import is_address, without_secrets
 
 
@@ -50,7 +50,7 @@ def _secret(check: Checking, value: Any, where: str) -> Secret:
     if isinstance(value, str):
         return check.secret(value, where)
     check.say(where, 'must be a text: "env:NAME", "file:PATH" or the secret itself')
-    return Secret("unusable")
+    return stand_in()
 
 
 def _converting(wanted: Any) -> Any:

@@ -23,10 +23,12 @@ class Tables:
 
     def __init__(self) -> None:
         self.problems: list[str] = []
+        self._replaced: set[str] = set()
 
     def say(self, path: str, problem: str) -> None:
-        """Records a problem at this path."""
-        self.problems.append(f"{path}: {problem}" if path else problem)
+        """Records a problem at this path, unless the value there is one of ours, which replaces a wrong one."""
+        if path not in self._replaced:
+            self.problems.append(f"{path}: {problem}" if path else problem)
 
     def struct(self, kind: type[S], table: Mapping[str, Any], path: str, also: tuple[str, ...] = ()) -> S:
         """Converts a table field by field; each problem is recorded, and a harmless value replaces what is wrong.
@@ -50,6 +52,7 @@ class Tables:
                 continue
             else:
                 self.say(_join(path, name), "is required")
+            self._replaced.add(_join(path, name))
             if item.default is NODEFAULT and item.default_factory is NODEFAULT:
                 given[item.name] = [] if name == "to" else ""
         return kind(**given)

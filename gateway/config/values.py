@@ -92,7 +92,12 @@ def default_store() -> str:
 def flat_of(table: Mapping[str, Any], dialect: str = "") -> Flat:
     """Canonical values from a table, where they are written dotted or nested; channels belong to `dialect`. Raises
     `KeyError` for an unknown path and `msgspec.ValidationError`."""
-    flat: Flat = {}
+    return checked(dotted(table, dialect))
+
+
+def dotted(table: Mapping[str, Any], dialect: str = "") -> dict[str, Any]:
+    """The values of such a table by their dotted names, unchecked."""
+    flat: dict[str, Any] = {}
 
     def walk(prefix: str, inner: Mapping[str, Any]) -> None:
         for key, value in inner.items():
@@ -107,7 +112,7 @@ def flat_of(table: Mapping[str, Any], dialect: str = "") -> Flat:
     for channel in channels if isinstance(channels, list) else ():
         if isinstance(channel, dict) and dialect:
             channel.setdefault("dialect", dialect)
-    return checked(flat)
+    return flat
 
 
 def count(value: int) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 
-from gateway.canonical import Flat, Kind, is_path
+from gateway.canonical import SERVER_OWNED, Flat, Kind, is_path
 from gateway.errors import Problem, ProblemKind, from_validation, invalid
 from gateway.mapping.compiling import reader, writer
 from gateway.mapping.rows import Dropped, Extension, Hint, Row, Side, Unmet, Writing, row
@@ -131,6 +131,12 @@ class Mapping:
         self._request_paths = _paths_of(self._sides["request"])
         alone = [entry for entry in self.rows if len(entry.wires) == 1 and not entry.derived]
         self._own_rows = {entry.wires[0]: entry for entry in reversed(alone)}
+        self._in_turn = [
+            (path, entry.wires[min(number, len(entry.wires) - 1)], entry.paths)
+            for entry in self._sides["request"]
+            for number, path in enumerate(entry.paths if len(entry.paths) > 1 else ())
+            if path not in SERVER_OWNED
+        ]
         self._fits = [(leaf, entry.fitted) for entry in self.rows if entry.fit for leaf in entry.wires]
 
     def _is_inside(self, entry: Row) -> bool:
@@ -200,6 +206,15 @@ class Mapping:
         flat, hints = read(raw, prefix)
         self._keep_unknown(raw, flat)
         return flat, _without_nulls(flat, hints) if hints else hints
+
+    def unsaid(self, raw: Wire, said: Flat) -> tuple[str, ...]:
+        """The paths that a wire object takes back by what it says: those of its leaves that can be read as one path or
+        another, and were read as the other."""
+        return tuple(
+            path
+            for path, leaf, paths in self._in_turn
+            if path not in said and get(raw, leaf) not in (UNSET, "") and any(other in said for other in paths)
+        )
 
     def found(self, raw: Wire) -> Flat:
         """Reads an alert as an upstream shows it; fields whose values are not as documented are left out."""
@@ -356,11 +371,10 @@ class Mapping:
         path = self.free or next(entry.paths[0] for entry in self.rows if self.container in entry.wires)
         return {**flat, path: {**(flat.get(path) or {}), CARRIED: carried}}
 
-    def holder(self, path: str, wire: Wire | None = None) -> str:
-        """The wire leaf that holds a canonical path, or an empty text; of several, the first that `wire` has."""
+    def holder(self, path: str) -> str:
+        """The wire leaf that holds a canonical path, of several the likeliest, or an empty text."""
         if path in self._holders:
-            homes = self._holders[path]
-            return homes[0] if wire is None else _first_in(wire, homes)
+            return self._holders[path][0]
         start = f"extensions.{self.dialect}."
         return path[len(start) :] if path.startswith(start) else ""
 

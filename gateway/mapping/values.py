@@ -7,6 +7,7 @@ tables themselves are in the vendors' modules.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,19 +41,15 @@ def _same(value: Any) -> Any:
 
 
 SAME = Pair(_same, _same)
-TEXT = Pair(str, str)
 
 
 class Words:
-    """A closed list of the vendor's words and their canonical values, one to one.
+    """A closed list of the vendor's words and their canonical values, one to one; `fold` ignores case."""
 
-    `also` lists further spellings that are read but never written; `fold` ignores case.
-    """
-
-    def __init__(self, words: Mapping[str, Any], *, also: Mapping[str, Any] | None = None, fold: bool = False) -> None:
+    def __init__(self, words: Mapping[str, Any], *, fold: bool = False) -> None:
         self.words = dict(words)
         self.fold = fold
-        self.read_table = {self._form(word): value for word, value in {**(also or {}), **words}.items()}
+        self.read_table = {self._form(word): value for word, value in words.items()}
         self.write_table = {value: word for word, value in words.items()}
         if len(self.write_table) != len(self.words):
             raise ValueError(f"two words for one canonical value: {self.words}")
@@ -225,6 +222,16 @@ def each(part: type[Struct], *, read: Mapping[str, str] | None = None) -> Pair:
         return [{back[key]: value for key, value in item.items() if key in back} for item in plain]
 
     return Pair(read_list, write_list)
+
+
+# --- keys ------------------------------------------------------------------------------------------------------
+
+
+def cut_key(key: str, most: int, mark: int = 64) -> str:
+    """A key cut to `most` characters, which ends in `mark` characters of a hash of the whole, so that two keys never
+    become one."""
+    digest = hashlib.sha256(key.encode("utf8", "surrogatepass")).hexdigest()[:mark]
+    return f"{key[: max(0, most - mark - 1)]}-{digest}"[-most:]
 
 
 # --- wildcards -------------------------------------------------------------------------------------------------

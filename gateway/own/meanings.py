@@ -199,13 +199,13 @@ def _links(path: str, given: FieldFile) -> Meaning:
 
 def _labels(path: str, given: FieldFile) -> Meaning:
     if given.form == "list":
-        return Meaning(type=list[str], codec=Pair(_from_tags, _tags))
+        return Meaning(type=list[str], codec=Pair(_from_tags, tags_of))
     if given.form == "text":
         return Meaning(
             type=str,
             codec=Pair(
-                lambda text: _from_tags([tag.strip() for tag in text.split(",") if tag.strip()]) or UNSET,
-                lambda labels: ",".join(_tags(labels)),
+                lambda text: _from_tags(tags_in(text)) or UNSET,
+                lambda labels: ",".join(tags_of(labels)),
             ),
         )
     return Meaning(
@@ -221,11 +221,17 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
+def tags_in(said: Any) -> list[str]:
+    """Returns labels that are written as a list, or as one text with commas, each as it is."""
+    return [tag.strip() for tag in said.split(",") if tag.strip()] if isinstance(said, str) else list(said or ())
+
+
 def _from_tags(tags: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in (tag.partition(":") for tag in tags)}
 
 
-def _tags(labels: Mapping[str, str]) -> list[str]:
+def tags_of(labels: Mapping[str, str]) -> list[str]:
+    """Returns labels as `name:value`, or as the name alone where there is no value."""
     return [f"{name}:{value}" if value else name for name, value in labels.items()]
 
 

@@ -14,7 +14,7 @@ import structlog
 from msgspec import UNSET, Struct
 
 from gateway.asked import Answer, Batch, Command, Incoming, Ref, Reply
-from gateway.asking import each
+from gateway.asking import each, in_place
 from gateway.canonical import Operation
 from gateway.config.values import is_address
 from gateway.errors import USUAL_STATUS, Problem, invalid
@@ -120,6 +120,7 @@ class Reader:
             dropped=reading.dropped,
             carried=reading.carried,
             invents_key=bool(self.key),
+            amend=in_place(reading),
         )
 
     def _own_words(self, body: Wire) -> Wire:

@@ -6,7 +6,6 @@ lost. It must not know any vendor.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,8 +16,8 @@ from gateway.canonical import QUIET_CATEGORY, SERVER_OWNED, Flat
 from gateway.config.file import FieldFile
 from gateway.mapping.fallbacks import headline
 from gateway.mapping.rows import Fallback, Row, Writing, row
-from gateway.mapping.values import Codec
-from gateway.own.meanings import Meaning
+from gateway.mapping.values import Codec, cut_key
+from gateway.own.meanings import Meaning, tags_in, tags_of
 
 MARK = 32
 """Characters of the digest that ends a key which was too long for a vendor."""
@@ -44,6 +43,8 @@ def row_of(dialect: str, path: str, places: tuple[str, ...], given: FieldFile, m
         return _written_only(made, dialect)
     if path == "category" and not given.words:
         return _never_good_news(made, dialect)
+    if path == "labels" and given.form is not None:
+        return _with_repeats(made, dialect, is_text=given.form == "text")
     return made
 
 
@@ -54,8 +55,7 @@ def fitted_key(limit: int) -> Callable[[Any], Any]:
     def fit(key: Any) -> Any:
         if not isinstance(key, str) or len(key) <= limit:
             return key
-        mark = hashlib.sha256(key.encode("utf8", "surrogatepass")).hexdigest()[:MARK]
-        return f"{key[: max(0, limit - MARK - 1)]}-{mark}"[-limit:]
+        return cut_key(key, limit, MARK)
 
     return fit
 
@@ -117,7 +117,7 @@ def _spoken_twice(made: Row, dialect: str, places: tuple[str, ...]) -> Row:
 
     def write(writing: Writing, value: Any, *others: Any) -> tuple[Any, ...]:
         said = made.write(writing, value)[0] if value is not UNSET else UNSET
-        return (said, *(said if other is UNSET else other for other in others))
+        return (said, *(said if other in (UNSET, None) else other for other in others))
 
     fallback = made.fallback
 
@@ -153,5 +153,26 @@ def _never_good_news(made: Row, dialect: str) -> Row:
         if value in (UNSET, None, QUIET_CATEGORY):
             return (own if own is not None else UNSET,)
         return made.write(writing, value)
+
+    return replace(made, paths=(made.paths[0], _own(dialect, made.wires[0])), read=read, write=write)
+
+
+def _with_repeats(made: Row, dialect: str, *, is_text: bool) -> Row:
+    """Makes the row of labels that are written as `name:value`, where a name can occur more than once. The last value
+    is the label; the others are kept as they are."""
+
+    def written(tags: list[str]) -> Any:
+        return ",".join(tags) if is_text else tags
+
+    def read(value: Any) -> tuple[Any, Any]:
+        [labels] = made.read(value)
+        last = set(tags_of(labels or {}))
+        others = [tag for tag in tags_in(value) if tag not in last and tag.removesuffix(":") not in last]
+        return labels, written(others) if others else UNSET
+
+    def write(writing: Writing, labels: Any, own: Any) -> tuple[Any]:
+        if own in (UNSET, None):
+            return made.write(writing, labels) if labels is not UNSET else (UNSET,)
+        return (written([*tags_in(own), *tags_of(labels or {})]),)
 
     return replace(made, paths=(made.paths[0], _own(dialect, made.wires[0])), read=read, write=write)

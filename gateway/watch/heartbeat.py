@@ -9,15 +9,17 @@ from gateway.delivery.transport import Transport, Unreachable
 from gateway.outcome import Request
 
 log = structlog.get_logger()
+LONGEST = 10.0
+"""Seconds that a ping may take."""
 
 
 async def ping(heartbeat: Heartbeat) -> None:
     """Sends one ping; a failure is logged, without the address, which is a secret."""
-    transport = Transport("", 10.0, 1, heartbeat.reach)
+    transport = Transport("", LONGEST, 1, heartbeat.reach)
     try:
         request = Request(method="GET", path=heartbeat.url.value(), absolute=True)
         answer = await transport.send(request, {})
-        if answer.status >= 400:
+        if answer.status >= 300:  # no redirect is followed, so one has reached nobody
             log.error("heartbeat.refused", status=answer.status)
     except Unreachable as error:  # after the colon it may quote the address, which is a secret
         log.error("heartbeat.unreachable", reason=error.reason.partition(":")[0])

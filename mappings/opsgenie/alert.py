@@ -6,7 +6,6 @@ It must not know who calls, nor what is sent when.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,7 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from gateway.mapping.fallbacks import headline
 from gateway.mapping.rows import Dropped, Extension, Row, Writing, joint, row
 from gateway.mapping.table import Mapping
-from gateway.mapping.values import TIME, Pair, Scale
+from gateway.mapping.values import TIME, Pair, Scale, cut_key
 
 NAME = "opsgenie"
 TAGS, RESPONDERS = f"extensions.{NAME}.tags", f"extensions.{NAME}.responders"
@@ -74,12 +73,9 @@ USUAL_PRIORITY = "P3"
 
 
 def fitted_key(key: str) -> str:
-    """Returns an alias that Opsgenie accepts: a longer one is cut and ends in a hash of the whole, so that two never
-    become one. So does one that cannot stand in a path, where it would be a step (`.`, `..`)."""
-    if len(key) <= LONGEST_KEY and key not in (".", ".."):
-        return key
-    mark = hashlib.sha256(key.encode("utf8", "surrogatepass")).hexdigest()
-    return f"{key[: LONGEST_KEY - len(mark) - 1]}-{mark}"
+    """Returns an alias that Opsgenie accepts: a longer one is cut, and so is one that cannot stand in a path, where it
+    would be a step (`.`, `..`)."""
+    return key if len(key) <= LONGEST_KEY and key not in (".", "..") else cut_key(key, LONGEST_KEY)
 
 
 def _as_text(value: Any) -> str:

@@ -7,14 +7,13 @@ v2's. It must not know what stands behind the gateway.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field, structs
 
 from gateway.asked import Answer, Command, Incoming, Ref, Reply
-from gateway.asking import body_object, saying
+from gateway.asking import body_object, in_place, saying
 from gateway.canonical import QUIET_CATEGORY, Flat, Image, Link, Operation
 from gateway.dialect import Dialect, Outbound, Route
 from gateway.mapping.fallbacks import headline
@@ -168,17 +167,6 @@ def _write_details(writing: Writing, custom: Any, text: Any) -> tuple[Any]:
     return ({**(custom or {}), TEXT: text},)
 
 
-READ_AS_TWO = {"custom_details": ("custom", "details"), "class": ("category", f"extensions.{NAME}.payload.class")}
-
-
-def _in_place_of_both(payload: dict[str, Json], said: Flat) -> Callable[[Flat], Flat]:
-    """Returns an `amend` for the payload's fields that are read as two: a value that says one of them only clears the
-    other, so that no older text or detail stays beside it."""
-    pairs = [paths for name, paths in READ_AS_TWO.items() if name in payload and any(path in said for path in paths)]
-    silent = [path for paths in pairs for path in paths if path not in said]
-    return lambda before: {path: None for path in silent if before.get(path) is not None}
-
-
 def _default_severity(flat: Flat, writing: Writing) -> tuple[str]:
     return ("error",)
 
@@ -286,8 +274,7 @@ def _alert(incoming: Incoming) -> Command:
     refuse_alert(body)
     if body["event_action"] == "trigger":
         reading = EVENT.read(body)
-        amend = _in_place_of_both(body["payload"], reading.flat)
-        made = saying(Operation.CREATE, reading, invents_key=True, amend=amend)
+        made = saying(Operation.CREATE, reading, invents_key=True, amend=in_place(reading))
         return structs.replace(made, dropped=_dropped(reading, incoming))
     control = {name: body[name] for name in ("routing_key", "event_action", "dedup_key") if name in body}
     reading = EVENT.read(control)
@@ -357,8 +344,7 @@ def _first(incoming: Incoming) -> Command:
             verbatim=first.ending(body),
             beside=_beside(first.beside(body)),
         )
-    event = first.in_second(body)
-    reading = EVENT.read(event)
+    reading = EVENT.read(first.in_second(body))
     return Command(
         operation=Operation.CREATE,
         patch={path: value for path, value in reading.flat.items() if path != "source"},
@@ -366,7 +352,7 @@ def _first(incoming: Incoming) -> Command:
         dropped=tuple((name, why) for name, why in first.CONTROL.items() if name in body),
         carried=reading.carried,
         invents_key=True,
-        amend=_in_place_of_both(event["payload"], reading.flat),
+        amend=in_place(reading),
     )
 
 

@@ -6,7 +6,6 @@ https://developer.pagerduty.com/docs/events-api-v2/overview/ for bodies of at mo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ import msgspec
 
 from gateway.canonical import Operation
 from gateway.mapping.table import CARRIED
+from gateway.mapping.values import cut_key
 from gateway.mapping.wire import copied, get
 from gateway.outcome import Call, Delivered, Held, Json, Rejected, Request, Sending
 from mappings.pagerduty.words import is_about_the_key, reason
@@ -43,12 +43,8 @@ MEANS = {
 
 
 def fitted_key(key: str) -> str:
-    """Returns a key that PagerDuty accepts: a longer one is cut and ends in a hash of the whole, so that two never
-    become one."""
-    if len(key) <= LONGEST_KEY:
-        return key
-    mark = hashlib.sha256(key.encode("utf8", "surrogatepass")).hexdigest()
-    return f"{key[: LONGEST_KEY - len(mark) - 1]}-{mark}"
+    """Returns a key that PagerDuty accepts: a longer one is cut."""
+    return key if len(key) <= LONGEST_KEY else cut_key(key, LONGEST_KEY)
 
 
 def with_address(links: Any) -> Any:

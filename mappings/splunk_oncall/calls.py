@@ -6,13 +6,13 @@ its `entity_id` alone, of at most 512 characters (glossary of incident fields). 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 import msgspec
 
 from gateway.canonical import Operation
+from gateway.mapping.values import cut_key
 from gateway.outcome import Call, Delivered, Json, Rejected, Request, Sending
 from mappings.splunk_oncall.words import (
     ENTRY,
@@ -34,12 +34,8 @@ NOTED = {"state_message": LONGEST_MESSAGE, "ack_msg": LONGEST}
 
 
 def fitted_key(key: str) -> str:
-    """Returns a key that Splunk On-Call takes whole: a longer one is cut and ends in a hash of the whole, so that two
-    never become one."""
-    if len(key) <= LONGEST_KEY:
-        return key
-    mark = hashlib.sha256(key.encode("utf8", "surrogatepass")).hexdigest()
-    return f"{key[: LONGEST_KEY - len(mark) - 1]}-{mark}"
+    """Returns a key that Splunk On-Call takes whole: a longer one is cut."""
+    return key if len(key) <= LONGEST_KEY else cut_key(key, LONGEST_KEY)
 
 
 def fitted_route(route: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import httpx
 import pytest
 from structlog.testing import CapturingLogger
 
-from gateway.config import following
+from gateway.config import following, secrets
 from gateway.config.choosing import Keys
 from gateway.config.following import Directory, Table
 from gateway.config.loading import parse
@@ -150,6 +151,28 @@ def test_a_file_that_has_another_name_names_that_caller_at_once(
     (tmp_path / "keys" / "ci").rename(tmp_path / "keys" / "cd")
     now[0] += 1
     assert (ring.caller("key-of-ci"), ring.names()) == ("cd", ["cd"])
+
+
+def test_a_key_that_comes_while_others_are_taken_over_is_taken_over_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large body is read in a thread of its own, which looks at the directory too. The key was not known until the
+    directory changed again; a revoked one would have been let in as long."""
+    files(tmp_path / "keys", {"ci": "key-of-ci"})
+    directory = followed(Directory(str(tmp_path / "keys")))
+    ring = Keyring({}, directory)
+
+    class _Meanwhile:
+        def error(self, *said: Any, **about: Any) -> None:
+            (tmp_path / "keys" / "late").write_text("key-of-late")
+            other = threading.Thread(target=directory.look)
+            other.start()
+            other.join()
+
+    monkeypatch.setattr(secrets, "log", _Meanwhile())
+    (tmp_path / "keys" / "cd").write_text("key-of-ci")
+    assert ring.caller("key-of-ci") is None, "it is another caller's too, which is logged"
+    assert ring.caller("key-of-late") == "late"
 
 
 def test_a_vanished_file_is_logged_and_says_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,8 @@ def test_a_table_that_is_emptied_stays_as_it_was_while_it_may_be_being_written(
 def test_a_table_that_changes_is_followed_and_a_bad_one_is_not(tmp_path: Path) -> None:
     config = routed(tmp_path, 'to = ["oncall"]\nset = { team = { by = "caller", table = "t.toml" } }')
     config.routes[0].to[0].lookups[0].table.look_every = 0.0
-    for text, meant in [('ci = "70"', "70"), ("ci = [", "70"), ("ci = 70", "70"), ('ci = "700"', "700")]:
+    deep = f"ci = {'[' * 5000}{']' * 5000}"
+    for text, meant in [('ci = "70"', "70"), ("ci = [", "70"), (deep, "70"), ("ci = 70", "70"), ('ci = "700"', "700")]:
         (tmp_path / "t.toml").write_text(text)
         assert set_for(config, "ci") == [{"team": meant}]
     (tmp_path / "t.toml").unlink()

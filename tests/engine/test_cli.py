@@ -47,11 +47,35 @@ def test_translate_prints_requests_and_report_with_secrets_masked(tmp_path: Path
     assert "upstream-canary" not in done.output
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--to", "uptinio", "--upstream", "main"), "--config FILE with --upstream NAME"),
+        (("--config", "", "--upstream", "mian"), "no upstream 'mian'; did you mean 'main'?"),
+        (("--config", "", "--upstream", "main", "--to", "ilert"), "upstream 'main' speaks uptinio"),
+    ],
+)
+def test_translate_for_an_upstream_that_is_not_there(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    """A name that names nothing is not passed over: the requests would be another upstream's."""
+    done = _run("translate", "--from", "ilert", *(word or _file(tmp_path) for word in words), text="{}")
+    assert done.exit_code == 2 and says in done.stderr, done.output
+
+
 def test_translate_ends_with_1_and_the_error_in_the_callers_words() -> None:
     done = _run("translate", "--from", "ilert", "--to", "uptinio", text='{"eventType": "ALERT", "summary": "x"}')
     assert done.exit_code == 1
     assert json.loads(done.stderr)["status"] == 400
     assert "resource" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("operation", "says"),
+    [("list", "list says nothing of an alert that could be translated"), ("reopen", "Opsgenie has no way to ask for")],
+)
+def test_translate_says_what_it_cannot_show(operation: str, says: str) -> None:
+    """Of a list it said that the vendor has none."""
+    done = _run("translate", "--from", "opsgenie", "--to", "ilert", "--operation", operation, text="{}")
+    assert done.exit_code == 1 and says in json.loads(done.stderr)["message"]
 
 
 def test_translate_says_what_is_wrong_with_an_envelope_that_holds_no_alert() -> None:
@@ -116,6 +140,15 @@ def test_a_dead_delivery_is_seen_sent_again_and_dropped_beside_a_running_gateway
     logged = _run("operations", "--config", config, "--json").stdout
     assert _run("retry", "--config", config, "--dead").stdout == "nothing to do\n"
     assert _run("operations", "--config", config, "--json").stdout == logged
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    """As the README says how."""
+    program = str(Path(sys.executable).with_name("alert-gateway"))
+    for line, found in (("alert-gateway deliv", ["plain,deliveries"]), ("alert-gateway trace --to", ["plain,--token"])):
+        asked = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_ALERT_GATEWAY_COMPLETE": "bash_complete"}
+        done = subprocess.run([program], env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+        assert done.stdout.splitlines() == found, done.stderr
 
 
 def test_a_list_that_is_cut_short_says_so(tmp_path: Path) -> None:
@@ -210,6 +243,20 @@ def test_a_narrow_terminal_says_which_are_dead_and_why(tmp_path: Path) -> None:
         status, shown = at_a_terminal("deliveries", "--config", str(config))
     assert status == 0 and " dead " in shown and "…" not in shown, shown
     assert f": 400 {reason}" in shown and "would be sent: POST" in shown, shown
+
+
+def test_a_delivery_is_one_line_for_programs(tmp_path: Path) -> None:
+    """Whatever the upstream's reason has in it: a tab or a line feed made it more cells, or more lines."""
+    with chaos(say(400, {"error": {"message": "no\tsuch\nfield \x1b[2J"}})) as vendor:
+        config = Path(_file(tmp_path, 'defaults = { resource = "mon_9" }\n'))
+        config.write_text(config.read_text().replace("http://127.0.0.1:9", vendor.url))
+        with served(Gateway(parse(config.read_text())).app) as url:
+            event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk", "alertKey": "disk"}
+            httpx.post(url + "/ilert/api/events", json=event)
+            wait_for(lambda: "dead" in _run("deliveries", "--config", str(config)).stdout)
+        first, second = _run("deliveries", "--config", str(config)).stdout.splitlines()
+    assert first.split("\t")[6:] == ["400 no such field  [2J", "refused"], first
+    assert second.startswith("\twould be sent: POST")
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,8 @@ def test_what_is_no_size_is_refused_with_an_example(value: str) -> None:
         ('heartbeat = { url = "http://h", every = "1ms" }', "heartbeat.every"),
         ('heartbeat = { url = "http://h", every = "36500d" }', "heartbeat.every"),
         ('heartbeat = { url = "http://h", stall = "1ms" }', "heartbeat.stall"),
+        ('heartbeat = { url = "hc.example.com/ping" }', "heartbeat.url"),
+        ('heartbeat = { url = "https:///ping" }', "heartbeat.url"),
         ('store = "postgresql://gate:a/b@127.0.0.1/alerts"', "store"),
         ('store = "postgresql://gate:a@b@127.0.0.1/alerts"', "store"),
         ('store = "sqlite:///~/gateway.db"', "store"),
@@ -340,6 +342,48 @@ def test_an_unknown_key_is_an_error_with_a_suggestion(old: str, new: str, path: 
 def test_an_unknown_key_of_a_hop() -> None:
     text = MINIMAL + '[[routes]]\nto = [{ upstream = "oncall", sett = { team = "42" } }]\n'
     assert "sett" in having(text, "routes[1].to", "sett")
+
+
+def test_a_hop_that_names_no_upstream() -> None:
+    """The misspelt key alone is told of, and what is missing for it, not that there is no upstream `''`."""
+    assert problems(MINIMAL + '[[routes]]\nto = [{ upsteam = "oncall" }]\n') == [
+        "routes[1].to: unknown key 'upsteam'; did you mean 'upstream'?",
+        "routes[1].to: `upstream` is required in a table",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            swapped('"upstream-key"', '{ bye = "caller" }'),
+            [
+                "upstreams.oncall.key.bye: unknown key; did you mean 'by'?",
+                "upstreams.oncall.key.by: is required",
+                "upstreams.oncall.key.dir: is required",
+            ],
+        ),
+        (swapped('url = "https://api.ilert.com"', ""), ["upstreams.oncall.url: is required"]),
+        (swapped('"upstream-key"', "5"), ["upstreams.oncall.key: must be a text or a table, not a whole number"]),
+        (MINIMAL + '[[routes]]\nto = ["oncall"]\nfallback = {}\n', ["routes[1].fallback.to: is required"]),
+        (MINIMAL + "[heartbeat]\n", ["heartbeat.url: is required"]),
+        (MINIMAL + "[dialects.acme]\n", ["dialects.acme.fields: is required"]),
+        (
+            "inbound = 5\n[upstreams" + MINIMAL.partition("[upstreams")[2],
+            ["inbound: must be a table, not a whole number"],
+        ),
+    ],
+)
+def test_what_is_missing_or_of_another_type_is_not_also_told_to_be_wrong(text: str, found: list[str]) -> None:
+    assert problems(text) == found
+
+
+def test_an_empty_name_of_a_fact_or_a_table_is_no_name() -> None:
+    """It was taken for none, and the route set nothing, silently."""
+    text = MINIMAL + '[[routes]]\nto = ["oncall"]\nset = { team = { by = "", table = "" } }\n'
+    found = problems(text)
+    assert found[0] == "routes[1].set.team.by: '' is not a field of an alert"
+    assert found[1].startswith("routes[1].set.team.table: the table  cannot be read")
 
 
 def test_an_upstream_without_a_credential() -> None:
@@ -484,7 +528,12 @@ def test_the_name_of_everybody_else_is_taken() -> None:
 def test_one_credential_of_two_callers_is_an_error() -> None:
     """A credential identifies its caller, so two callers cannot have the same."""
     text = swapped('keys = { ci = "caller-key" }', 'keys = { ci = "same-key", cd = "same-key" }')
-    assert any(problem.startswith("inbound.ilert.keys") for problem in problems(text))
+    named = [problem for problem in problems(text) if problem.startswith("inbound.ilert.keys")]
+    assert len(named) == 2
+    others = 'cc = "env:ALERT_GATEWAY_TEST_NOT_SET", ce = "env:ALERT_GATEWAY_TEST_NOT_SET", '
+    found = problems("listn = 1\n" + swapped("{ ci", "{ " + others + "ci", text))
+    assert set(named) < set(found), "it is told of beside others"
+    assert sum("another caller" in problem for problem in found) == 2, "secrets that are missing are not the same"
 
 
 def test_throwing_away_is_explicit() -> None:
@@ -538,6 +587,16 @@ def test_a_condition_on_a_sender_that_nobody_is(condition: str, says: str) -> No
     assert having(MINIMAL + f'[[routes]]\nwhen = ["{condition}"]\nto = ["oncall"]\n', "routes[1].when", says)
 
 
+def test_of_many_callers_some_are_named() -> None:
+    keys = ", ".join(f'c{number:02} = "key-{number}"' for number in range(30))
+    text = swapped('keys = { ci = "caller-key" }', f"keys = {{ {keys} }}")
+    route = '[[routes]]\nfrom = ["ilert/nobody"]\nwhen = ["caller = someone"]\nto = ["oncall"]\n'
+    assert problems(text + route) == [
+        "routes[1].from: ilert has no caller 'nobody'; there are c00, c01, c02, c03, c04 and 25 more",
+        "routes[1].when: there is no caller 'someone'; there are c00, c01, c02, c03, c04 and 25 more",
+    ]
+
+
 def test_a_condition_on_a_sender_that_is_there() -> None:
     when = '["caller = ci", "caller != nobody", "caller = anonymous", "dialect = ilert"]'
     assert len(parse(MINIMAL + f'[[routes]]\nwhen = {when}\nto = ["oncall"]\n').routes[0].when) == 4
@@ -564,6 +623,22 @@ def test_what_is_set_wrongly_is_named_by_its_path() -> None:
     for value, says in (('"HIGH"', "must be a whole number, not a text"), ("9", "must be at most 7")):
         text = MINIMAL + f'[[routes]]\nto = ["oncall"]\nset = {{ severity = {value} }}\n'
         assert having(text, "severity") == f"routes[1].set.severity: {says}"
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (MINIMAL + "[upstreams.oncall.defaults]\n", "upstreams.oncall.defaults"),
+        (MINIMAL + '[[routes]]\nto = ["oncall"]\n[routes.set]\n', "routes[1].set"),
+    ],
+)
+def test_all_that_is_wrong_in_one_table_is_named(text: str, path: str) -> None:
+    assert problems(text + 'summry = "x"\nseverity = 9\nteam = "db"\ncondition = { windw = 60, window = "1m" }\n') == [
+        f"{path}.summry: is not a field of an alert; did you mean 'summary'?",
+        f"{path}.severity: must be at most 7",
+        f"{path}.condition.windw: is not a field of an alert; did you mean 'condition.window'?",
+        f"{path}.condition.window: must be a whole number or a number, not a text",
+    ]
 
 
 def test_what_a_test_expects_of_nobody_is_named_with_a_suggestion() -> None:

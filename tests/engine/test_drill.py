@@ -58,6 +58,8 @@ def test_a_drill_that_an_upstream_does_not_take_ends_with_1(tmp_path: Path) -> N
         assert "services  create  waiting" in done.stdout and "oncall  create  delivered" in done.stdout
         assert re.search(r"services  create  again 400, took \d+ ms: ", done.stdout), "not that it is tried in so long"
         assert drilled(tmp_path, url, "dbb").exit_code == 2
+        refused = drilled(tmp_path, url, "db", "--within", "soon")
+        assert refused.exit_code == 2 and "waiting" not in refused.stderr, "nothing was begun"
 
 
 def test_a_drill_waits_for_a_slow_upstream_also_where_the_store_is_lost_with_its_container(tmp_path: Path) -> None:

@@ -87,6 +87,60 @@ def test_a_chat_is_told_in_a_shape_of_its_own(tmp_path: Path) -> None:
     assert {body["channel"] for body in told} == {"#ops"} and set(told[0]) == {"text", "attachments", "channel"}
 
 
+TWICE = """
+[dialects.NAME]
+auth = "none"
+[dialects.NAME.fields]
+summary = "title"
+dedup_key = "id"
+resource = { at = ["check", "host"] }
+category = "class"
+labels = { at = "tags", form = "FORM" }
+[inbound.NAME]
+anonymous = true
+[upstreams.NAME]
+dialect = "NAME"
+url = "URL"
+"""
+"""Fields of which the canonical ones cannot hold everything."""
+
+
+def test_nothing_older_stays_beside_what_a_caller_says_now(tmp_path: Path) -> None:
+    """What the canonical field cannot hold is kept beside it, and was told again when the caller said something else
+    there: the host of before, and no longer that the class is `up`."""
+
+    def text(url: str) -> str:
+        return TWICE.replace("NAME", "acme").replace("FORM", "list").replace("URL", url)
+
+    said: list[dict[str, Any]] = [
+        {"check": "ping", "host": "db-1", "class": "up", "tags": ["env:a", "env:b"]},
+        {"check": "db-2", "host": "db-2", "class": "disk", "tags": ["env:c"]},
+        {"check": "ping", "host": "db-3", "class": "up", "tags": ["env:d", "env:e", "web"]},
+        {"check": "ping"},
+    ]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        for number, body in enumerate(said, 1):
+            assert h.call("POST", "/acme", {"id": "x", "title": f"No. {number}", **body}, key=None).status == 202
+            h.wait_for(lambda: len(upstream.got) >= number)  # noqa: B023 - asked for at once
+        told = [{name: got.body.get(name) for name in said[0]} for got in upstream.got]
+    assert told == [*said[:3], said[2]], "and what the last one left out stays"
+
+
+@pytest.mark.parametrize(("form", "tags"), [("list", ["env:a", "env:b", "web", "k:"]), ("text", "env:a,env:b,web,k:")])
+def test_of_labels_with_one_name_all_are_kept(form: str, tags: Any) -> None:
+    """A map has one value for a name: the others are carried, and told where the vendor's own form can hold them."""
+    described = TWICE.replace("NAME", "acme").replace("FORM", form).replace("URL", "https://example.com")
+    own = parse(described).own["acme"]
+    asked = command_in(own, Operation.CREATE, {"id": "x", "title": "T", "tags": tags})
+    assert asked.patch["labels"] == {"env": "b", "web": "", "k": ""}
+    first = "env:a" if form == "text" else ["env:a"]
+    assert asked.patch["extensions.acme.tags"] == first
+    assert rehearse(asked, own, bare_upstream(own)).words["tags"] == tags
+    [request] = rehearse(asked, own, bare_upstream(dialects()["ilert"])).requests
+    assert isinstance(request.body, dict)
+    assert request.body["customDetails"]["alert_gateway"]["fields"]["extensions.acme.tags"] == first
+
+
 def test_what_a_shape_of_its_own_has_no_room_for_is_said_to_its_callers_too(tmp_path: Path) -> None:
     def text(url: str) -> str:
         return f'{CHAT}[upstreams.there]\ndialect = "chatty"\nurl = "{url}"\n'

@@ -203,6 +203,12 @@ def test_cleared_is_as_absent() -> None:
         ("enabled = maybe", "never 'maybe'"),
         ("status = resolvd", "never 'resolvd'"),
         ("channels.ids = C1", "did you mean 'channels.id'"),
+        ("labels.team == db", "== is no operator"),
+        ("labels.team !== db", "!== is no operator"),
+        ("labels.load => 3", "=> is no operator"),
+        ("labels.team =! db", "=! is no operator"),
+        ('labels.team = "db', "quote"),
+        ('labels.team = "db" and caller = ci', "quote"),
     ],
 )
 def test_a_faulty_condition_says_what_is_wrong(text: str, says: str) -> None:
@@ -219,6 +225,9 @@ def test_a_faulty_condition_says_what_is_wrong(text: str, says: str) -> None:
         ("enabled = true", {"enabled": True}),
         ("summary = 3", {"summary": "3"}),
         ("labels.size = big", {"labels": {"size": "big"}}),
+        ('labels.size = "=big"', {"labels": {"size": "=big"}}),
+        ('labels.size = "\'"', {"labels": {"size": "'"}}),
+        ("labels.size =~ <.*>", {"labels": {"size": "<5>"}}),
     ],
 )
 def test_what_a_field_can_be_may_be_asked_for(text: str, facts: dict[str, object]) -> None:

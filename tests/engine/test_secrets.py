@@ -17,8 +17,8 @@ from gateway.config.loading import parse
 from gateway.config.secrets import BEING_WRITTEN, FEW, LOOK_EVERY, Keyring, Secret
 from gateway.errors import ConfigurationError
 from tests.chaos_upstream import chaos, say
-from tests.collector import CLIENT, SERVER, collecting
-from tests.processes import serving
+from tests.collector import CLIENT, SERVER, Collector, collecting
+from tests.processes import serving, wait_for
 
 CANARY = "canary-5f3e9a77c1"
 
@@ -37,36 +37,45 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return paths
 
 
+@pytest.fixture
+def variable(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a variable that holds the canary."""
+    monkeypatch.setenv("ALERT_GATEWAY_TEST_KEY", CANARY)
+    return "ALERT_GATEWAY_TEST_KEY"
+
+
 def test_a_literal_is_itself() -> None:
     assert Secret(CANARY).value() == CANARY
     assert Secret("https://looks:like@a.source").value() == "https://looks:like@a.source"
 
 
-def test_a_variable() -> None:
-    assert Secret("env:KEY", environ={"KEY": CANARY}).value() == CANARY
+def test_a_variable(variable: str) -> None:
+    assert Secret(f"env:{variable}").value() == CANARY
 
 
-@pytest.mark.parametrize("environ", [{}, {"KEY": ""}])
-def test_a_missing_variable_is_an_error_that_names_it(environ: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="KEY"):
-        Secret("env:KEY", environ=environ)
+@pytest.mark.parametrize("text", [None, ""])
+def test_a_missing_variable_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
+    if text is not None:
+        monkeypatch.setenv("ALERT_GATEWAY_TEST_NOT_SET", text)
+    with pytest.raises(ValueError, match="ALERT_GATEWAY_TEST_NOT_SET"):
+        Secret("env:ALERT_GATEWAY_TEST_NOT_SET")
 
 
 def test_a_missing_variable_is_none_of_our_business_without_secrets() -> None:
-    assert "KEY" in repr(Secret("env:KEY", environ={}, resolve=False))
+    assert "ALERT_GATEWAY_TEST_NOT_SET" in repr(Secret("env:ALERT_GATEWAY_TEST_NOT_SET", resolve=False))
 
 
-@pytest.mark.parametrize("text", ["${KEY}", "ENV:KEY"])
-def test_another_program_s_way_to_write_a_variable_is_an_error_with_the_right_way(text: str) -> None:
+@pytest.mark.parametrize("form", ["${%s}", "ENV:%s"])
+def test_another_program_s_way_to_write_a_variable_is_an_error_with_the_right_way(variable: str, form: str) -> None:
     """interface.md: `${X}`, `ENV:X` and a missing variable are errors."""
-    with pytest.raises(ValueError, match="env:KEY"):
-        Secret(text, environ={"KEY": CANARY})
+    with pytest.raises(ValueError, match=f"env:{variable}"):
+        Secret(form % variable)
 
 
-def test_a_variable_within_a_text_is_an_error_too() -> None:
+def test_a_variable_within_a_text_is_an_error_too(variable: str) -> None:
     """interface.md: `${X}` is an error; nobody writes it into a credential on purpose."""
     with pytest.raises(ValueError, match="env:"):
-        Secret("Bearer ${KEY}", environ={"KEY": CANARY})
+        Secret(f"Bearer ${{{variable}}}")
 
 
 @pytest.mark.parametrize("written", [f"{CANARY}\n", f"{CANARY}\r\n", CANARY, f"\ufeff{CANARY}\r\n"])
@@ -206,10 +215,10 @@ def test_a_file_that_cannot_be_used_any_more_keeps_its_value_and_that_is_said_on
     assert [call.args[0] for call in heard.calls] == ["secret.unusable", "secret.usable"]
 
 
-def test_a_secret_never_shows_itself(tmp_path: Path) -> None:
+def test_a_secret_never_shows_itself(tmp_path: Path, variable: str) -> None:
     path = tmp_path / "key"
     path.write_text(CANARY)
-    for secret in (Secret(CANARY), Secret("env:KEY", environ={"KEY": CANARY}), Secret(f"file:{path}")):
+    for secret in (Secret(CANARY), Secret(f"env:{variable}"), Secret(f"file:{path}")):
         assert secret.value() == CANARY
         for shown in (repr(secret), str(secret), f"{secret}", f"{[secret]!r}"):
             assert CANARY not in shown
@@ -340,6 +349,12 @@ def test_a_secret_of_the_wrong_type_is_not_repeated_in_the_problem(field: str) -
     assert field in str(caught.value)
 
 
+def _addresses(collector: Collector) -> dict[str, str]:
+    """The address in a span of each upstream that there is one of."""
+    spans = collector.spans(CLIENT)
+    return {one.attributes["alert_gateway.upstream"]: one.attributes["url.full"] for one in spans}
+
+
 def test_no_span_shows_a_secret_a_query_or_what_an_alert_says(tmp_path: Path) -> None:
     """Callers' keys in body, path, query and header, upstreams' keys in header and path, in an address, and in an
     answer that echoes them; and the collector's own key in the gateway's log, which quotes its refusal."""
@@ -368,8 +383,8 @@ def test_no_span_shows_a_secret_a_query_or_what_an_alert_says(tmp_path: Path) ->
                 alert = {"message_type": "CRITICAL", "state_message": text}
                 httpx.post(f"{gateway.url}/splunk_oncall/integrations/generic/20131114/{path}", json=alert)
             httpx.get(f"{gateway.url}/ilert/api/alerts", headers={"authorization": f"Bearer {key}"})
-            servers, clients = collector.waits_for(SERVER, 8), collector.waits_for(CLIENT, 4)
-    shown = {one.attributes["alert_gateway.upstream"]: one.attributes["url.full"] for one in clients}
+            servers = collector.waits_for(SERVER, 8)
+            shown = wait_for(lambda: len(found := _addresses(collector)) == 4 and found, 20)
     assert shown["oncall"] == f"{upstream.url}/api/events"
     assert shown["hook"] == f"{upstream.url}/REDACTED"
     assert shown["pager"].startswith(f"{upstream.url}/integrations/generic/20131114/alert/%7Bcredential%7D")
