@@ -6,6 +6,9 @@ It must not know what the requests mean.
 
 from __future__ import annotations
 
+import os
+import socket
+import ssl
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -156,13 +159,37 @@ def _unpacked(raw: bytes, most: int) -> bytes:
 
 
 def _unreachable(error: aiohttp.ClientError, sent: bool) -> Unreachable:
-    """The `Unreachable` for a client error, with the reason in words."""
+    """The `Unreachable` for a client error, in words for whoever looks into it at night."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         is_shut = error.status == 407
         said = "asks for credentials" if is_shut else f"answered {error.status} {error.message}"
         return Unreachable(f"the proxy {said}", sent=False, is_shut=is_shut)
-    return Unreachable(
-        f"{type(error).__name__}: {error}",
-        sent=sent,
-        is_certificate=isinstance(error, aiohttp.ClientConnectorCertificateError),
-    )
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = "no acceptable certificate"
+        reason = f"{_peer(error)} has {why}: {error.certificate_error}"
+        return Unreachable(reason, sent=sent, is_certificate=True, why=why)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        why = _system_words(error.os_error)
+        return Unreachable(f"cannot connect to {_peer(error)}: {why}", sent=sent, why=why)
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return Unreachable("the connection was closed without an answer", sent=sent)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return Unreachable("the connection was not made in time", sent=sent)
+    if isinstance(error, aiohttp.ClientOSError):
+        return Unreachable(f"the connection broke: {_system_words(error)}", sent=sent)
+    return Unreachable(f"{type(error).__name__}: {error}", sent=sent)
+
+
+def _peer(error: aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorError) -> str:
+    """Whom a connection was for."""
+    whom = "the proxy " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+    return f"{whom}[{error.host}]:{error.port}" if ":" in error.host else f"{whom}{error.host}:{error.port}"
+
+
+def _system_words(error: OSError) -> str:
+    """What went wrong in the system's words: those of the client quote addresses and its own settings."""
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"
+    if error.errno and error.errno > 0 and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return error.strerror or str(error)

@@ -24,11 +24,15 @@ CLIENT = "gateway.delivery.connections"
 
 class Unreachable(Exception):
     """No answer came: `sent` says whether the upstream may have received the request all the same, `is_certificate`
-    that its certificate was refused, `is_shut` that a proxy refused our credentials or demands some."""
+    that its certificate was refused, `is_shut` that a proxy refused our credentials or demands some. `why` is the
+    reason without what may be the address, which can be a secret."""
 
-    def __init__(self, reason: str, *, sent: bool, is_certificate: bool = False, is_shut: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, sent: bool, is_certificate: bool = False, is_shut: bool = False, why: str = ""
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.why = why or reason.partition(":")[0]
         self.sent = sent
         self.is_certificate = is_certificate
         self.is_shut = is_shut

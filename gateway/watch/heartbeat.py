@@ -21,8 +21,8 @@ async def ping(heartbeat: Heartbeat) -> None:
         answer = await transport.send(request, {})
         if answer.status >= 300:  # no redirect is followed, so one has reached nobody
             log.error("heartbeat.refused", status=answer.status)
-    except Unreachable as error:  # after the colon it may quote the address, which is a secret
-        log.error("heartbeat.unreachable", reason=error.reason.partition(":")[0])
+    except Unreachable as error:
+        log.error("heartbeat.unreachable", reason=error.why)
     except ValueError as error:
         log.error("heartbeat.unreachable", reason=type(error).__name__)
     finally:

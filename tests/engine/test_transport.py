@@ -37,11 +37,29 @@ def test_a_refused_connection_took_nothing() -> None:
     error = asyncio.run(_refusal(f"http://127.0.0.1:{port}"))
     assert not error.sent
     assert not error.is_certificate
+    assert error.reason == f"cannot connect to 127.0.0.1:{port}: Connection refused"
+    assert error.why == "Connection refused"
 
 
 def test_a_name_that_does_not_exist_took_nothing() -> None:
     error = asyncio.run(_refusal("http://nowhere.invalid"))
     assert not error.sent
+    assert error.reason.startswith("cannot connect to nowhere.invalid:80: ") and "nowhere" not in error.why
+
+
+def test_a_port_without_tls_is_told_in_words() -> None:
+    async def main() -> Unreachable:
+        async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            return await _refusal(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+    error = asyncio.run(main())
+    assert not error.sent and not error.is_certificate
+    assert error.reason.startswith("cannot connect to 127.0.0.1:") and error.why.startswith("TLS: ")
+    assert "_" not in error.why
 
 
 def test_a_connection_that_is_never_accepted_took_nothing() -> None:
@@ -64,10 +82,18 @@ def test_what_was_sent_and_never_answered_may_have_been_taken() -> None:
         assert asyncio.run(_refusal(upstream.url)).sent
 
 
-@pytest.mark.parametrize("end", [RESET_AFTER, CLOSE])
-def test_what_was_cut_off_may_have_been_taken(end: Behaviour) -> None:
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (RESET_AFTER, "the connection broke: Connection reset by peer"),
+        (CLOSE, "the connection was closed without an answer"),
+    ],
+    ids=lambda one: getattr(one, "name", ""),
+)
+def test_what_was_cut_off_may_have_been_taken(end: Behaviour, reason: str) -> None:
     with chaos(end) as upstream:
-        assert asyncio.run(_refusal(upstream.url)).sent
+        error = asyncio.run(_refusal(upstream.url))
+    assert error.sent and error.reason == reason
 
 
 def test_a_name_service_that_hangs_keeps_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +161,7 @@ def test_a_certificate_that_nobody_vouches_for_is_told_apart(tmp_path: Path) -> 
     error = asyncio.run(main())
     assert error.is_certificate
     assert not error.sent
+    assert " has no acceptable certificate: " in error.reason and error.why == "no acceptable certificate"
 
 
 def test_requests_are_as_they_were_asked_for_and_nothing_goes_from_one_to_the_next() -> None:
