@@ -85,7 +85,6 @@ class _Parser:
         if not self._text.strip():
             return lambda alert: True
         test = self._either(self._term)
-        self._skip()
         if self._at < len(self._text):
             raise self._fault("has unbalanced parentheses")
         return test
@@ -229,9 +228,8 @@ def _inside(alert: dict[str, Json], field: str) -> Json:
 def _matches(wanted: str, found: Json, *, loosely: bool) -> bool:
     if found in (None, "") or wanted.lower() == "null":
         return found in (None, "") and wanted.lower() in ("null", "")
-    text = str(found).lower() if isinstance(found, bool) else str(found)
     parts = re.split(r"\*+", wanted.lower())
-    return is_made_of(text.lower(), ["", *parts, ""] if loosely else parts)
+    return is_made_of(str(found).lower(), ["", *parts, ""] if loosely else parts)
 
 
 def _number(field: str, value: str) -> float:

@@ -1,0 +1,338 @@
+"""The calls to both of Opsgenie's APIs, played with answers in place of a vendor: what each answer means, and what is
+sent next. What the gateway makes of it, over HTTP, is tested with the receipts."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from gateway.canonical import Operation
+from gateway.codes import Code
+from gateway.outcome import (
+    Again,
+    Call,
+    Delivered,
+    Held,
+    Missing,
+    Outcome,
+    Pending,
+    Rejected,
+    Request,
+    Response,
+    Sending,
+)
+from mappings.jsm_ops import calls as successor
+from mappings.opsgenie import calls, steps
+from mappings.opsgenie.alert import TAGS
+
+ID = "8743a1b2-11da-480e-8493-744660987bef"
+TAKEN = (202, {"requestId": "r1"})
+DONE = (200, {"data": {"isSuccess": True, "status": "done", "processedAt": "2017-05-24T14:24:20Z", "alertId": ID}})
+
+
+def _sending(operation: Operation = Operation.CREATE, **more: Any) -> Sending:
+    given: dict[str, Any] = {"body": {}, "patch": {}, "key": "disk", "ids": {"id": ID}, "seen": {}, **more}
+    return Sending(operation=operation, at=datetime.now(UTC), **given)
+
+
+def _with_receipt(looks: Any = 0, step: str = "create", **seen: Any) -> dict[str, Any]:
+    return {"receipt": {"step": step, "request": "r1", "looks": looks, **seen}}
+
+
+def _played(call: Call, *answers: tuple[int, Any]) -> tuple[list[Request], Outcome | None]:
+    """What a call asks when it gets these answers, and its outcome; None where it asks on."""
+    asked = [next(call)]
+    for status, body in answers:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        try:
+            asked.append(call.send(Response(status, {}, content)))
+        except StopIteration as ended:
+            return asked, ended.value
+    return asked, None
+
+
+def _created(sending: Sending, *answers: tuple[int, Any]) -> Any:
+    return _played(steps.create(calls.API, sending), *answers)[1]
+
+
+# --- receipts --------------------------------------------------------------------------------------------------
+
+
+def test_a_receipt_is_kept_with_what_was_said() -> None:
+    sending = _sending(body={"message": "Disk full", "tags": ["a"], "details": {"free": "3 MB"}})
+    asked, outcome = _played(steps.create(calls.API, sending), TAKEN)
+    assert (asked[0].method, asked[0].path, asked[0].creates) == ("POST", "/v2/alerts", True)
+    assert asked[0].body == {"message": "Disk full", "tags": ["a"], "details": {"free": "3 MB"}, "alias": "disk"}
+    assert isinstance(outcome, Pending)
+    assert outcome.after == steps.FIRST_LOOK
+    held = outcome.seen["receipt"]
+    assert (held["step"], held["request"], held["looks"]) == ("create", "r1", 0)
+    assert held["seen"]["said"]["tags"] == ["a"]
+
+
+@pytest.mark.parametrize("number", ["", 7, None], ids=repr)
+def test_a_receipt_without_a_number_cannot_be_followed(number: Any) -> None:
+    outcome = _created(_sending(), (202, {"requestId": number}))
+    assert isinstance(outcome, Again)
+    assert outcome.code == Code.NO_ID
+
+
+@pytest.mark.parametrize(
+    ("answer", "looks", "after", "kept"),
+    [
+        ((404, {"message": "Request not processed"}), 0, 2 * steps.FIRST_LOOK, 1),
+        ((404, {"message": "Request not processed"}), 1, 4 * steps.FIRST_LOOK, 2),
+        ((404, {"message": "Request not processed"}), steps.MOST_LOOKS - 2, steps.LONGEST_PAUSE, steps.MOST_LOOKS - 1),
+        ((404, {"message": "Request not processed"}), "many", 2 * steps.FIRST_LOOK, 1),
+        ((200, {"data": {"isSuccess": False, "processedAt": ""}}), 400, steps.LONGEST_PAUSE, 401),
+        ((200, {"data": {"isSuccess": True, "processedAt": ""}}), 0, 2 * steps.FIRST_LOOK, 1),
+        ((200, {"data": {"isSuccess": False}}), 0, 2 * steps.FIRST_LOOK, 1),
+        ((200, b"<html>"), 0, 2 * steps.FIRST_LOOK, 1),
+        ((200, {"data": [1]}), 0, 2 * steps.FIRST_LOOK, 1),
+    ],
+)
+def test_what_says_nothing_yet_is_asked_again_after_twice_the_time(
+    answer: tuple[int, Any], looks: Any, after: float, kept: int
+) -> None:
+    outcome = _created(_sending(seen=_with_receipt(looks)), answer)
+    assert outcome == Pending(after=after, seen=_with_receipt(kept))
+
+
+def test_a_request_that_the_vendor_never_knew_is_taken_for_lost() -> None:
+    """It is sent again under its alias; without one it would be a second alert, so it is asked for on and on."""
+    unknown = (404, {"message": "Request not processed"})
+    seen = _with_receipt(steps.MOST_LOOKS - 1)
+    assert _created(_sending(seen=seen), unknown) == Pending(after=steps.LONGEST_PAUSE, seen={"receipt": None})
+    without = _sending(seen=seen, key=None)
+    assert _created(without, unknown) == Pending(after=steps.LONGEST_PAUSE, seen=_with_receipt(steps.MOST_LOOKS))
+
+
+@pytest.mark.parametrize(
+    ("operation", "said", "became"),
+    [
+        (Operation.CREATE, {"success": True, "alertId": ID}, {"id": ID}),
+        (Operation.CREATE, {"isSuccess": True, "alertId": ""}, {}),
+        (Operation.CREATE, {"isSuccess": True, "alertId": 7}, {}),
+        (Operation.CREATE, {"isSuccess": False, "status": "Alert does not exist"}, "failed: Alert does not exist"),
+        (Operation.RESOLVE, {"isSuccess": False, "status": "Alert does not exist"}, Missing()),
+        (Operation.RESOLVE, {"isSuccess": False, "status": "not allowed"}, "failed: not allowed"),
+        (Operation.CREATE, {"isSuccess": False, "status": None}, "failed: "),
+        (Operation.CREATE, {"isSuccess": "yes"}, "failed: "),
+        (Operation.CREATE, {"isSuccess": True, "status": "Discarded by a policy"}, "discarded: Discarded by a policy"),
+    ],
+)
+def test_what_became_of_a_request(
+    operation: Operation, said: dict[str, Any], became: Outcome | str | dict[str, str]
+) -> None:
+    seen = _with_receipt(step="close" if operation is Operation.RESOLVE else "create")
+    call = calls.SEND[operation](_sending(operation, seen=seen))
+    ended = _played(call, (200, {"data": {"processedAt": "2017-05-24T14:24:20Z", **said}}))[1]
+    if isinstance(became, dict):
+        assert isinstance(ended, Delivered)
+        assert ended.ids == became
+    else:
+        assert ended == (Rejected(reason=became) if isinstance(became, str) else became)
+
+
+def test_only_where_nothing_has_to_be_learnt_a_key_need_not_read() -> None:
+    """The successor's alerts are addressed by an id that only a receipt tells: there a refused read holds the
+    upstream."""
+    for api, statuses in ((calls.API, {403, 404}), (successor.API, {404})):
+        asked, _ = _played(steps.create(api, _sending(seen=_with_receipt())))
+        assert asked[0].path == f"{api.alerts}/requests/r1"
+        assert asked[0].accepts == statuses
+    refused = _created(_sending(seen=_with_receipt()), (403, {"message": "Forbidden"}))
+    assert isinstance(refused, Delivered)
+    assert refused.ids == {}
+
+
+def test_a_receipt_of_another_step_is_not_asked_about() -> None:
+    asked, _ = _played(steps.create(calls.API, _sending(seen=_with_receipt(step="close"))))
+    assert asked[0].method == "POST"
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_write_that_finds_nothing_gets_no_receipt(status: int) -> None:
+    """The vendor's own 404 has a request id too, which is not to be asked about."""
+    call = calls.SEND[Operation.RESOLVE](_sending(Operation.RESOLVE))
+    asked, outcome = _played(call, (status, {"message": "Not found", "requestId": "r1"}))
+    assert asked[0].path == "/v2/alerts/disk/close"
+    assert outcome == Missing()
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        ({"message": "Key format is not valid!"}, Held("422 Key format is not valid!", status=422)),
+        ({"message": "message is too long"}, Rejected(reason="422 message is too long")),
+        (b"", Rejected(reason="422")),
+    ],
+    ids=["the key's form", "content", "nothing"],
+)
+def test_a_422_is_about_the_content_or_about_the_key(body: Any, outcome: Outcome) -> None:
+    asked, ended = _played(steps.create(calls.API, _sending()), (422, body))
+    assert 422 in asked[0].accepts
+    assert ended == outcome
+
+
+# --- what is known of an alert once it exists ------------------------------------------------------------------
+
+
+def _known(shown: tuple[int, Any], said: dict[str, Any] | None = None, api: steps.Api = calls.API) -> Delivered:
+    """The end of a create that was confirmed just now and is then shown."""
+    kept: dict[str, Any] = {"seen": {"said": said, "more": 1}} if said else {}
+    sending = _sending(ids={}, seen=_with_receipt(**kept))
+    asked, outcome = _played(steps.create(api, sending), DONE, shown)
+    assert (asked[1].path, asked[1].by_the_way) == (f"{api.alerts}/{ID}", True)
+    assert isinstance(outcome, Delivered)
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("shown", "ids"),
+    [
+        ((200, {"data": {"tinyId": "7"}}), {"id": ID, "tiny": "7"}),
+        ((200, {"data": {"tinyId": ""}}), {"id": ID}),
+        ((200, {"data": {"tinyId": 7}}), {"id": ID}),
+        ((200, b"<html>"), {"id": ID}),
+        ((403, {"data": {"tinyId": "7"}}), {"id": ID}),
+    ],
+)
+def test_the_short_id_is_what_an_alert_is_shown_with(shown: tuple[int, Any], ids: dict[str, str]) -> None:
+    assert _known(shown).ids == ids
+
+
+def test_an_alert_of_which_no_id_was_told_is_not_looked_at() -> None:
+    told = (200, {"data": {"isSuccess": True, "processedAt": "2017-05-24T14:24:20Z"}})
+    outcome = _created(_sending(ids={}, seen=_with_receipt()), told)
+    assert isinstance(outcome, Delivered)
+    assert outcome.ids == {}
+
+
+@pytest.mark.parametrize(("api", "details"), [(calls.API, "details"), (successor.API, "extraProperties")])
+def test_a_create_that_only_counted_once_more_said_nothing_new(api: steps.Api, details: str) -> None:
+    """Of what it said, that counts as said which the alert has there: also its tags and details."""
+    said = steps._said(api, {"message": "new", "priority": "P1", "tags": ["a", "b"], details: {"x": "1", "y": "2"}})
+    old = {
+        "message": "old",
+        "priority": "P1",
+        "description": "there",
+        "tags": ["b", "c"],
+        details: {"x": "0", "z": "3"},
+    }
+    there = steps._said(api, old)
+    assert _known((200, {"data": {**old, "count": 1}}), said, api).seen == {"said": said, "more": 1}
+    assert _known((200, {"data": {**old, "count": 2}}), said, api).seen == {
+        "said": {
+            "message": there["message"],
+            "priority": said["priority"],
+            "details": {"x": there["details"]["x"]},
+            "tags": ["b"],
+        },
+        "more": 1,
+    }
+
+
+# --- updates ---------------------------------------------------------------------------------------------------
+
+
+def _written(api: steps.Api, before: dict[str, Any], now: dict[str, Any], **more: Any) -> tuple[list[Any], Delivered]:
+    """What an update sends, one write after the other, and its outcome."""
+    seen: dict[str, Any] = {"said": steps._said(api, before)} if before else {}
+    sent = []
+    while True:
+        sending = _sending(Operation.UPDATE, body=now, seen=seen, changes=True, **{"patch": now, **more})
+        call = steps.update(api, sending)
+        asked, outcome = _played(call, DONE, TAKEN) if "receipt" in seen else _played(call, TAKEN)
+        sent += [(one.method, one.path.rpartition("/")[2], one.body, one.query) for one in asked if one.method != "GET"]
+        if not isinstance(outcome, Pending):
+            assert isinstance(outcome, Delivered)
+            return [(method, word, body if body else None, query) for method, word, body, query in sent], outcome
+        seen = {**seen, **outcome.seen}
+
+
+def test_an_update_sends_what_differs_and_nothing_else() -> None:
+    before = {"message": "a", "priority": "P1", "tags": ["x", "y"], "details": {"same": "1", "old": "2", "gone": "3"}}
+    now = {"message": "b", "tags": ["y", "z"], "details": {"same": "1", "old": "new"}}
+    sent, outcome = _written(calls.API, before, now, verbatim={"user": "jane", "message": "b"})
+    named = {"identifierType": "alias"}
+    assert [(method, word) for method, word, _, _ in sent] == [
+        ("PUT", "message"),
+        ("PUT", "priority"),
+        ("POST", "tags"),
+        ("DELETE", "tags"),
+        ("POST", "details"),
+        ("DELETE", "details"),
+    ]
+    assert [body for method, _, body, _ in sent if method != "DELETE"] == [
+        {"message": "b"},
+        {"priority": "P3"},
+        {"tags": ["z"], "user": "jane"},
+        {"details": {"old": "new"}, "user": "jane"},
+    ]
+    assert sent[3][3] == {**named, "tags": "x", "user": "jane"}
+    assert sent[5][3] == {**named, "keys": "gone", "user": "jane"}
+    assert outcome.altered == {}
+
+
+def test_without_a_record_of_what_was_said_a_field_goes_out_if_it_was_changed() -> None:
+    now = {"message": "b", "description": "c", "tags": ["x"]}
+    sent, _ = _written(calls.API, {}, now, patch={"message": "b"})
+    assert [word for _, word, _, _ in sent] == ["message", "tags"]
+
+
+@pytest.mark.parametrize("name", ["a,b", "  ", ""])
+def test_an_entry_that_no_list_of_names_can_name_stays(name: str) -> None:
+    sent, outcome = _written(calls.API, {"message": "a", "tags": [name, "x"]}, {"message": "a", "tags": []})
+    assert [(method, query["tags"]) for method, _, _, query in sent] == [("DELETE", "x")]
+    assert list(outcome.altered) == [TAGS]
+    sent, outcome = _written(calls.API, {"message": "a", "details": {name: "1"}}, {"message": "b", "details": {}})
+    assert [word for _, word, _, _ in sent] == ["message"]
+    assert list(outcome.altered) == ["custom"]
+
+
+def test_the_successor_cannot_take_away_tags_and_details() -> None:
+    before = {"message": "a", "tags": ["x"], "extraProperties": {"k": "1"}}
+    sent, outcome = _written(successor.API, before, {"message": "b", "tags": [], "extraProperties": {}})
+    assert [(method, word) for method, word, _, _ in sent] == [("PATCH", "message")]
+    assert set(outcome.altered) == {TAGS, "custom"}
+
+
+def test_what_no_call_changes_is_said_once() -> None:
+    """Beside a change that can be told, and where it is all that changed; what was said at first is still so there."""
+    before = {"message": "a", "entity": "db-1", "source": "here"}
+    now = {"message": "b", "entity": "db-2", "source": "here"}
+    sent, outcome = _written(calls.API, before, now)
+    assert [word for _, word, _, _ in sent] == ["message"]
+    assert outcome.altered == {"resource": steps.STAYS}
+    said = steps._said(calls.API, before)
+    assert outcome.seen["said"] == {**said, **steps._said(calls.API, {"message": "b"})}
+
+
+# --- what people do --------------------------------------------------------------------------------------------
+
+
+def test_a_callers_own_action_is_an_action_only_with_what_it_needs() -> None:
+    """A custom action without a name, or what the API has no call for, becomes a note."""
+
+    def sent(said: dict[str, Any]) -> tuple[str, Any]:
+        sending = _sending(Operation.COMMENT, verbatim=said, comment="Done: it")
+        [request, *_], _ = _played(steps.comment(calls.API, sending))
+        return request.path.removeprefix("/v2/alerts/disk"), request.body
+
+    assert sent({"action": "actions", "name": "re start", "user": "jane"}) == ("/actions/re%20start", {"user": "jane"})
+    assert sent({"action": "actions", "user": "jane"}) == ("/notes", {"user": "jane", "note": "Done: it"})
+    assert sent({"action": "snooze", "endTime": "x"}) == ("/snooze", {"endTime": "x"})
+    assert sent({"action": "escalate", "name": "x"}) == ("/notes", {"note": "Done: it"})
+    assert sent({"action": "escalate", "escalation": {"id": "e"}}) == ("/escalate", {"escalation": {"id": "e"}})
+    assert sent({"note": "seen"}) == ("/notes", {"note": "Done: it"})
+
+
+def test_only_where_the_api_takes_notes_a_close_has_one() -> None:
+    for operations, note in ((calls.SEND, {"note": "It is over"}), (successor.SEND, None)):
+        sending = _sending(Operation.RESOLVE, comment="It is over")
+        [request, *_], _ = _played(operations[Operation.RESOLVE](sending))
+        assert (request.body or None) == note
