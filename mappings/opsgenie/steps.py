@@ -293,12 +293,11 @@ def _changing(api: Api, sending: Sending) -> tuple[dict[str, Request], dict[str,
         is_other = fingerprint(body.get(name)) != last.get(name) if last else name in sending.patch
         if name in body and is_other:
             steps[name] = api.write(sending, api.change, f"/{name}", {name: body[name]})
-    altered: dict[str, str] = {}
     tags, tagged = body.get("tags") or [], last.get("tags") or []
     if more := [tag for tag in tags if tag not in tagged]:
         steps["tags"] = api.write(sending, "POST", "/tags", {"tags": more, **by})
-    removing, staying = _taken_away(api, sending, "tags", [tag for tag in tagged if tag not in tags])
-    steps, altered = steps | removing, altered | staying
+    removing, altered = _taken_away(api, sending, "tags", [tag for tag in tagged if tag not in tags])
+    steps = steps | removing
     details, detailed = body.get(api.details) or {}, last.get("details") or {}
     if known := {key: value for key, value in details.items() if detailed.get(key) != fingerprint(value)}:
         steps["details"] = api.write(sending, "POST", api.details_at, {api.details: known, **by})

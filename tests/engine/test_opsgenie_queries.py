@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,13 @@ ALERT = {
         ("details.region: Oregon", True),
         ("oracle", False),
         ("  ", True),
+        ("null", False),
+        ("danger ORacle", False),
+        ("status: closed or priority: P4", True),
+        ("status: open and not acknowledged: false", False),
+        ("source: none", False),
+        ("owner: *", False),
+        ("count <= 80", True),
         ("status: open ", True),
         ('"in danger"', True),
         ('"in  danger"', False),
@@ -112,6 +120,9 @@ def test_queries(query: str, holds: bool) -> None:
 @pytest.mark.parametrize(
     ("query", "holds"),
     [
+        ("message: null", False),
+        ("null pointer", True),
+        ("exception", False),
         ("tag: null", True),
         ("tag: db", False),
         ("tag != db", True),
@@ -130,7 +141,13 @@ def test_queries(query: str, holds: bool) -> None:
 )
 def test_queries_about_what_is_empty_or_odd(query: str, holds: bool) -> None:
     """An alert may be shown without a field, or with something in it that is no time."""
-    odd = {"actions": ["restart", "ping"], "report": {"ackTime": 2.5}, "updatedAt": "soon", "lastOccurredAt": ""}
+    odd: dict[str, Any] = {
+        "message": "null pointer",
+        "actions": ["restart", "ping"],
+        "report": {"ackTime": 2.5},
+        "updatedAt": "soon",
+        "lastOccurredAt": "",
+    }
     assert parse(query).test(dict(odd)) is holds
 
 
@@ -156,6 +173,7 @@ def test_queries_about_what_is_empty_or_odd(query: str, holds: bool) -> None:
         ("message: open", False, None, None),
         ("status: open OR (tag: a OR tag: b)", False, None, None),
         ("createdAt >= 0", False, 0, None),
+        ("createdAt: 1000", False, 1000, 2001),
         ("createdAt <= 1000", False, None, 2001),
         ("createdAt > 2000 createdAt > 1000", False, 2000, None),
         ("createdAt < 1000 createdAt < 5000", False, None, 2001),
@@ -211,5 +229,6 @@ def test_alerts_are_sorted_by_a_field_numbers_as_numbers(field: str, values: lis
     """Those without the field come first, and no mixture of kinds is an error."""
     head, _, rest = field.partition(".")
     alerts = [{head: {rest: value} if rest else value} for value in values]
-    assert sorted(alerts[::-1], key=sort_key(field)) == alerts
+    backwards = alerts[::-1]
+    assert sorted(backwards, key=sort_key(field)) == alerts
     assert sort_key(field)({}) == sort_key(field)({head: ""}) == sort_key(field)(alerts[0])

@@ -20,13 +20,12 @@ from gateway.outcome import (
     Outcome,
     Pending,
     Rejected,
-    Request,
     Response,
     Sending,
 )
 from mappings.jsm_ops import calls as successor
 from mappings.opsgenie import calls, steps
-from mappings.opsgenie.alert import TAGS
+from mappings.opsgenie.alert import LONGEST_NOTE, TAGS
 
 ID = "8743a1b2-11da-480e-8493-744660987bef"
 TAKEN = (202, {"requestId": "r1"})
@@ -42,16 +41,20 @@ def _with_receipt(looks: Any = 0, step: str = "create", **seen: Any) -> dict[str
     return {"receipt": {"step": step, "request": "r1", "looks": looks, **seen}}
 
 
-def _played(call: Call, *answers: tuple[int, Any]) -> tuple[list[Request], Outcome | None]:
+def _played(call: Call, *answers: tuple[int, Any]) -> tuple[list[Any], Outcome | None]:
     """What a call asks when it gets these answers, and its outcome; None where it asks on."""
-    asked = [next(call)]
-    for status, body in answers:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    asked: list[Any] = []
+    given = [None, *(Response(status, {}, _content(body)) for status, body in answers)]
+    for answer in given:
         try:
-            asked.append(call.send(Response(status, {}, content)))
+            asked.append(call.send(answer))  # type: ignore[arg-type]
         except StopIteration as ended:
             return asked, ended.value
     return asked, None
+
+
+def _content(body: Any) -> bytes:
+    return body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
 def _created(sending: Sending, *answers: tuple[int, Any]) -> Any:
@@ -117,7 +120,7 @@ def test_a_request_that_the_vendor_never_knew_is_taken_for_lost() -> None:
         (Operation.CREATE, {"isSuccess": True, "alertId": ""}, {}),
         (Operation.CREATE, {"isSuccess": True, "alertId": 7}, {}),
         (Operation.CREATE, {"isSuccess": False, "status": "Alert does not exist"}, "failed: Alert does not exist"),
-        (Operation.RESOLVE, {"isSuccess": False, "status": "Alert does not exist"}, Missing()),
+        (Operation.RESOLVE, {"isSuccess": False, "status": "Alert does NOT EXIST"}, Missing()),
         (Operation.RESOLVE, {"isSuccess": False, "status": "not allowed"}, "failed: not allowed"),
         (Operation.CREATE, {"isSuccess": False, "status": None}, "failed: "),
         (Operation.CREATE, {"isSuccess": "yes"}, "failed: "),
@@ -146,7 +149,39 @@ def test_only_where_nothing_has_to_be_learnt_a_key_need_not_read() -> None:
         assert asked[0].accepts == statuses
     refused = _created(_sending(seen=_with_receipt()), (403, {"message": "Forbidden"}))
     assert isinstance(refused, Delivered)
-    assert refused.ids == {}
+    assert (refused.ids, refused.seen) == ({}, {"said": steps._said(calls.API, {})})
+
+
+@pytest.mark.parametrize(
+    ("operations", "operation", "answer", "is_done"),
+    [
+        (calls.SEND, Operation.RESOLVE, (200, {"result": "ok"}), True),
+        (calls.SEND, Operation.RESOLVE, (202, {"result": "ok"}), False),
+        (calls.SEND, Operation.RESOLVE, (200, b"<html>"), False),
+        (calls.SEND, Operation.RESOLVE, (200, []), False),
+        (successor.SEND, Operation.COMMENT, (202, {"note": "seen"}), True),
+        (successor.SEND, Operation.COMMENT, (201, b""), True),
+        (successor.SEND, Operation.RESOLVE, (202, b""), False),
+    ],
+)
+def test_without_a_receipt_only_a_result_is_an_answer(
+    operations: Any, operation: Operation, answer: tuple[int, Any], is_done: bool
+) -> None:
+    """The successor's notes are written at once; everywhere else 202 promises a receipt."""
+    outcome = _played(operations[operation](_sending(operation, comment="seen")), answer)[1]
+    if is_done:
+        assert outcome == Delivered(ids={}, seen={}, altered={})
+    else:
+        assert isinstance(outcome, Again)
+
+
+def test_what_is_done_to_an_alert_says_nothing_of_what_it_is() -> None:
+    outcome = _played(calls.SEND[Operation.RESOLVE](_sending(Operation.RESOLVE)), TAKEN)[1]
+    assert isinstance(outcome, Pending)
+    assert outcome.seen["receipt"]["seen"] == {}
+    seen = _with_receipt(step="close", seen={})
+    ended = _played(calls.SEND[Operation.RESOLVE](_sending(Operation.RESOLVE, seen=seen)), DONE)[1]
+    assert ended == Delivered(ids={"id": ID}, seen={}, altered={})
 
 
 def test_a_receipt_of_another_step_is_not_asked_about() -> None:
@@ -247,7 +282,11 @@ def _written(api: steps.Api, before: dict[str, Any], now: dict[str, Any], **more
         sending = _sending(Operation.UPDATE, body=now, seen=seen, changes=True, **{"patch": now, **more})
         call = steps.update(api, sending)
         asked, outcome = _played(call, DONE, TAKEN) if "receipt" in seen else _played(call, TAKEN)
-        sent += [(one.method, one.path.rpartition("/")[2], one.body, one.query) for one in asked if one.method != "GET"]
+        sent += [
+            (one.method, one.path.partition("/disk")[2] or one.path.partition(ID)[2], one.body, one.query)
+            for one in asked
+            if one.method != "GET"
+        ]
         if not isinstance(outcome, Pending):
             assert isinstance(outcome, Delivered)
             return [(method, word, body if body else None, query) for method, word, body, query in sent], outcome
@@ -260,12 +299,12 @@ def test_an_update_sends_what_differs_and_nothing_else() -> None:
     sent, outcome = _written(calls.API, before, now, verbatim={"user": "jane", "message": "b"})
     named = {"identifierType": "alias"}
     assert [(method, word) for method, word, _, _ in sent] == [
-        ("PUT", "message"),
-        ("PUT", "priority"),
-        ("POST", "tags"),
-        ("DELETE", "tags"),
-        ("POST", "details"),
-        ("DELETE", "details"),
+        ("PUT", "/message"),
+        ("PUT", "/priority"),
+        ("POST", "/tags"),
+        ("DELETE", "/tags"),
+        ("POST", "/details"),
+        ("DELETE", "/details"),
     ]
     assert [body for method, _, body, _ in sent if method != "DELETE"] == [
         {"message": "b"},
@@ -278,10 +317,83 @@ def test_an_update_sends_what_differs_and_nothing_else() -> None:
     assert outcome.altered == {}
 
 
+def test_a_priority_that_is_still_there_is_no_default() -> None:
+    sent, _ = _written(calls.API, {"priority": "P1"}, {"priority": "P2"})
+    assert [body for _, _, body, _ in sent] == [{"priority": "P2"}]
+
+
+def test_a_repeat_is_a_create_with_its_own_note() -> None:
+    """The note of the first create is there already; what the alert says there stays as it was."""
+    body = {"message": "a", "note": "first", "user": "jane"}
+    kept = {"said": steps._said(calls.API, {"message": "as it was"})}
+    for more, sent in (({}, {}), ({"verbatim": {"note": "again", "message": "a"}}, {"note": "again"})):
+        sending = _sending(Operation.UPDATE, body=body, seen=kept, **more)
+        [request, *_], outcome = _played(steps.update(calls.API, sending), TAKEN)
+        assert request.body == {"message": "a", "alias": "disk", **sent}
+        assert isinstance(outcome, Pending)
+        assert outcome.seen["receipt"]["seen"] == kept
+    _, outcome = _played(steps.update(calls.API, _sending(Operation.UPDATE, body=body)), TAKEN)
+    assert isinstance(outcome, Pending)
+    assert outcome.seen["receipt"]["seen"] == {"said": steps._said(calls.API, body)}
+
+
+def test_a_change_that_is_none_there_is_a_repeat_too() -> None:
+    body = {"message": "a"}
+    sending = _sending(Operation.UPDATE, body=body, changes=True, seen={"said": steps._said(calls.API, body)})
+    [request, *_], _ = _played(steps.update(calls.API, sending))
+    assert (request.method, request.path) == ("POST", "/v2/alerts")
+
+
+def test_a_change_that_cannot_be_made_repeats_nothing() -> None:
+    """Nothing is left to be sent, so nobody is paged once more."""
+    sent, outcome = _written(successor.API, {"message": "a", "tags": ["x"]}, {"message": "a"})
+    assert (sent, list(outcome.altered)) == ([], [TAGS])
+
+
+@pytest.mark.parametrize(
+    ("more", "is_asked"),
+    [
+        ({"body": {"message": "b"}, "changes": True}, True),
+        ({"body": {"message": "a"}, "changes": True}, False),
+        ({"body": {"message": "b"}}, False),
+        ({"body": {"message": "b"}, "changes": True, "receipt": True}, False),
+    ],
+    ids=["a change", "no change", "a repeat", "under way"],
+)
+def test_only_before_a_change_the_successor_is_asked_whether_the_alert_is_open(
+    more: dict[str, Any], is_asked: bool
+) -> None:
+    """One that people closed can still be changed there, and nobody would notice."""
+    given = dict(more)
+    seen = {"said": steps._said(successor.API, {"message": "a"})}
+    seen |= _with_receipt(step="message") if given.pop("receipt", False) else {}
+    asked, _ = _played(successor.update(_sending(Operation.UPDATE, seen=seen, **given)))
+    assert ((asked[0].method, asked[0].path) == ("GET", f"/alerts/{ID}")) is is_asked
+
+
+def test_words_about_an_alert_that_is_not_known_here_are_passed_on() -> None:
+    """Nothing is known of what it says there, so nothing is compared, and nothing else is said."""
+    said = {"message": "b", "tags": ["x"], "details": {"k": "v"}, "user": "jane"}
+
+    def sent(verbatim: dict[str, Any] | None, *answers: Any) -> Any:
+        sending = _sending(Operation.UPDATE, ids={}, verbatim=verbatim, changes=True)
+        return _played(steps.update(calls.API, sending), *answers)
+
+    for name, method, path, body in (
+        ("message", "PUT", "/message", {"message": "b"}),
+        ("tags", "POST", "/tags", {"tags": ["x"], "user": "jane"}),
+        ("details", "POST", "/details", {"details": {"k": "v"}, "user": "jane"}),
+    ):
+        [request, *_], _ = sent({name: said[name], "user": "jane"})
+        assert (request.method, request.path, request.body) == (method, f"/v2/alerts/disk{path}", body)
+    [first, second, *_], _ = sent(said, (200, {"result": "done"}))
+    assert (first.path, second.path) == ("/v2/alerts/disk/message", "/v2/alerts/disk/tags")
+
+
 def test_without_a_record_of_what_was_said_a_field_goes_out_if_it_was_changed() -> None:
     now = {"message": "b", "description": "c", "tags": ["x"]}
     sent, _ = _written(calls.API, {}, now, patch={"message": "b"})
-    assert [word for _, word, _, _ in sent] == ["message", "tags"]
+    assert [word for _, word, _, _ in sent] == ["/message", "/tags"]
 
 
 @pytest.mark.parametrize("name", ["a,b", "  ", ""])
@@ -290,14 +402,14 @@ def test_an_entry_that_no_list_of_names_can_name_stays(name: str) -> None:
     assert [(method, query["tags"]) for method, _, _, query in sent] == [("DELETE", "x")]
     assert list(outcome.altered) == [TAGS]
     sent, outcome = _written(calls.API, {"message": "a", "details": {name: "1"}}, {"message": "b", "details": {}})
-    assert [word for _, word, _, _ in sent] == ["message"]
+    assert [word for _, word, _, _ in sent] == ["/message"]
     assert list(outcome.altered) == ["custom"]
 
 
 def test_the_successor_cannot_take_away_tags_and_details() -> None:
     before = {"message": "a", "tags": ["x"], "extraProperties": {"k": "1"}}
     sent, outcome = _written(successor.API, before, {"message": "b", "tags": [], "extraProperties": {}})
-    assert [(method, word) for method, word, _, _ in sent] == [("PATCH", "message")]
+    assert [(method, word) for method, word, _, _ in sent] == [("PATCH", "/message")]
     assert set(outcome.altered) == {TAGS, "custom"}
 
 
@@ -306,7 +418,7 @@ def test_what_no_call_changes_is_said_once() -> None:
     before = {"message": "a", "entity": "db-1", "source": "here"}
     now = {"message": "b", "entity": "db-2", "source": "here"}
     sent, outcome = _written(calls.API, before, now)
-    assert [word for _, word, _, _ in sent] == ["message"]
+    assert [word for _, word, _, _ in sent] == ["/message"]
     assert outcome.altered == {"resource": steps.STAYS}
     said = steps._said(calls.API, before)
     assert outcome.seen["said"] == {**said, **steps._said(calls.API, {"message": "b"})}
@@ -329,6 +441,66 @@ def test_a_callers_own_action_is_an_action_only_with_what_it_needs() -> None:
     assert sent({"action": "escalate", "name": "x"}) == ("/notes", {"note": "Done: it"})
     assert sent({"action": "escalate", "escalation": {"id": "e"}}) == ("/escalate", {"escalation": {"id": "e"}})
     assert sent({"note": "seen"}) == ("/notes", {"note": "Done: it"})
+
+
+def test_a_comment_in_no_words_of_the_vendor_s_is_a_note() -> None:
+    for more, note in (({"comment": "It is bad"}, "It is bad"), ({"verbatim": {"note": "seen"}}, "seen"), ({}, "")):
+        [request, *_], _ = _played(steps.comment(calls.API, _sending(Operation.COMMENT, **more)))
+        assert (request.method, request.path) == ("POST", "/v2/alerts/disk/notes")
+        assert request.body["note"] == note
+
+
+def test_a_long_note_is_cut_and_that_is_said() -> None:
+    longest = "x" * LONGEST_NOTE
+    for text, is_cut in ((longest, False), (longest + "x", True)):
+        for operation, step in ((Operation.COMMENT, "notes"), (Operation.ACKNOWLEDGE, "acknowledge")):
+            sending = _sending(operation, comment=text)
+            [request, *_], _ = _played(calls.SEND[operation](sending))
+            note = request.body["note"]
+            assert len(note) == LONGEST_NOTE
+            assert note.endswith("x") is not is_cut
+            seen = _with_receipt(step=step, seen={})
+            ended = _played(calls.SEND[operation](_sending(operation, comment=text, seen=seen)), DONE)[1]
+            assert isinstance(ended, Delivered)
+            assert list(ended.altered) == (["comment"] if is_cut else [])
+
+
+@pytest.mark.parametrize(
+    ("operation", "more", "word", "body", "about"),
+    [
+        (Operation.DELETE, {"verbatim": {"user": "jane"}}, "close", {"user": "jane"}, "status"),
+        (
+            Operation.COMMENT,
+            {"verbatim": {"action": "snooze", "endTime": "x", "user": "jane"}, "comment": "Done: it"},
+            "notes",
+            {"user": "jane", "note": "Done: it"},
+            "comment",
+        ),
+    ],
+    ids=["a delete", "an action"],
+)
+def test_what_there_is_no_call_for_is_the_nearest_thing(
+    operation: Operation, more: dict[str, Any], word: str, body: Any, about: str
+) -> None:
+    call = calls.SEND[operation]
+    [_, request, *_], outcome = _played(call(_sending(operation, **more)), (405, b""), TAKEN)
+    assert (request.method, request.path, request.body) == ("POST", f"/v2/alerts/disk/{word}", body)
+    assert isinstance(outcome, Pending)
+    # The receipt is the second call's: the first is not made again.
+    [asked, *_], ended = _played(call(_sending(operation, seen=outcome.seen, **more)), DONE)
+    assert asked.path == "/v2/alerts/requests/r1"
+    assert isinstance(ended, Delivered)
+    assert list(ended.altered) == [about]
+    _, refused = _played(call(_sending(operation, **more)), (422, {"message": "no"}))
+    assert refused == Rejected(reason="422 no")
+
+
+def test_a_callers_own_note_is_not_told_twice() -> None:
+    sending = _sending(Operation.RESOLVE, verbatim={"note": "over", "source": "cli"}, comment="over")
+    [request, *_], _ = _played(calls.SEND[Operation.RESOLVE](sending))
+    assert request.body == {"note": "over", "source": "cli"}
+    [request, *_], _ = _played(calls.SEND[Operation.RESOLVE](_sending(Operation.RESOLVE)))
+    assert request.body == {}
 
 
 def test_only_where_the_api_takes_notes_a_close_has_one() -> None:
