@@ -350,7 +350,7 @@ def comment(api: Api, sending: Sending) -> Call:
     needed = api.actions.get(action)
     fields = {name: value for name, value in said.items() if name not in ("action", "name")}
     is_custom = action == "actions" and needed in said
-    if not is_custom and action not in ALIKE and needed not in said:
+    if action not in ALIKE and needed not in said:
         note, altered = _note(sending.comment or str(said.get("note", "")))
         writing = api.write(sending, "POST", "/notes", {**common(sending), **note})
         return (yield from run(api, sending, {"notes": writing}, altered=altered))

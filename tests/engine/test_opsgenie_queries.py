@@ -71,6 +71,8 @@ ALERT = {
         ("source: none", False),
         ("owner: *", False),
         ("count <= 80", True),
+        ("count >= 78", True),
+        ("none", False),
         ("status: open ", True),
         ('"in danger"', True),
         ('"in  danger"', False),
@@ -121,6 +123,7 @@ def test_queries(query: str, holds: bool) -> None:
     ("query", "holds"),
     [
         ("message: null", False),
+        ("message: NULL", False),
         ("null pointer", True),
         ("exception", False),
         ("tag: null", True),

@@ -247,14 +247,24 @@ def test_an_alert_of_which_no_id_was_told_is_not_looked_at() -> None:
     assert outcome.ids == {}
 
 
+def test_an_alert_that_was_not_said_anew_is_known_too() -> None:
+    """What learns the id is a close, which says nothing of what the alert is."""
+    sending = _sending(Operation.RESOLVE, ids={}, seen=_with_receipt(step="close", seen={}))
+    shown = (200, {"data": {"tinyId": "7", "count": 3}})
+    outcome = _played(calls.SEND[Operation.RESOLVE](sending), DONE, shown)[1]
+    assert outcome == Delivered(ids={"id": ID, "tiny": "7"}, seen={}, altered={})
+
+
 @pytest.mark.parametrize(("api", "details"), [(calls.API, "details"), (successor.API, "extraProperties")])
 def test_a_create_that_only_counted_once_more_said_nothing_new(api: steps.Api, details: str) -> None:
     """Of what it said, that counts as said which the alert has there: also its tags and details."""
-    said = steps._said(api, {"message": "new", "priority": "P1", "tags": ["a", "b"], details: {"x": "1", "y": "2"}})
+    said = steps._said(
+        api,
+        {"message": "new", "priority": "P1", "description": "new", "tags": ["a", "b"], details: {"x": "1", "y": "2"}},
+    )
     old = {
         "message": "old",
         "priority": "P1",
-        "description": "there",
         "tags": ["b", "c"],
         details: {"x": "0", "z": "3"},
     }
@@ -263,6 +273,7 @@ def test_a_create_that_only_counted_once_more_said_nothing_new(api: steps.Api, d
     assert _known((200, {"data": {**old, "count": 2}}), said, api).seen == {
         "said": {
             "message": there["message"],
+            "description": said["description"],
             "priority": said["priority"],
             "details": {"x": there["details"]["x"]},
             "tags": ["b"],
@@ -388,6 +399,7 @@ def test_words_about_an_alert_that_is_not_known_here_are_passed_on() -> None:
         assert (request.method, request.path, request.body) == (method, f"/v2/alerts/disk{path}", body)
     [first, second, *_], _ = sent(said, (200, {"result": "done"}))
     assert (first.path, second.path) == ("/v2/alerts/disk/message", "/v2/alerts/disk/tags")
+    assert sent({"message": "b"}, (200, {"result": "done"}))[1] == Delivered(ids={}, seen={}, altered={})
 
 
 def test_without_a_record_of_what_was_said_a_field_goes_out_if_it_was_changed() -> None:
@@ -498,7 +510,7 @@ def test_what_there_is_no_call_for_is_the_nearest_thing(
 def test_a_callers_own_note_is_not_told_twice() -> None:
     sending = _sending(Operation.RESOLVE, verbatim={"note": "over", "source": "cli"}, comment="over")
     [request, *_], _ = _played(calls.SEND[Operation.RESOLVE](sending))
-    assert request.body == {"note": "over", "source": "cli"}
+    assert (request.method, request.body) == ("POST", {"note": "over", "source": "cli"})
     [request, *_], _ = _played(calls.SEND[Operation.RESOLVE](_sending(Operation.RESOLVE)))
     assert request.body == {}
 
