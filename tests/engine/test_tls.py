@@ -575,6 +575,36 @@ def test_an_authority_beside_the_usual_ones_is_believed_and_followed(
             assert said == [("certificates.reloaded", "oncall"), ("certificates.refused", "oncall")]
 
 
+def test_changed_files_are_looked_at_once_a_second_or_where_they_cause_an_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change is said once, with the upstream's name."""
+    monkeypatch.setattr(reaching, "log", said := CapturingLogger())
+    monkeypatch.setattr(reaching, "LOOK_EVERY", 600.0)
+    ca = vouched(tmp_path, trustme.CA())
+    there = reaching.Reach("oncall", ca=str(ca))
+    before = there.fingerprint()
+    assert there.fingerprint() == before
+    assert len(there.context.get_ca_certs()) == 0, "what follows files holds none itself"
+    there.look()
+    ca.write_text("no certificate")
+    there.look()
+    assert not said.calls
+    assert there.fingerprint() != before
+    there.look()
+    there.look()
+    ca.write_bytes(trustme.CA().cert_pem.bytes())
+    there.look()
+    assert [(call.method_name, call.args) for call in said.calls] == [("error", ("certificates.refused",))]
+    assert said.calls[0].kwargs == {"upstream": "oncall", "reason": f"{ca} contains no PEM certificate"}
+    monkeypatch.setattr(reaching, "LOOK_EVERY", 0.0)
+    there.look()
+    there.look()
+    [_, reloaded] = said.calls
+    assert (reloaded.method_name, reloaded.args) == ("info", ("certificates.reloaded",))
+    assert reloaded.kwargs == {"upstream": "oncall"}
+
+
 def test_files_that_are_gone_when_something_is_first_sent_are_waited_for(tmp_path: Path) -> None:
     """Nothing was sent: the alert waits and is no ambiguous create."""
     ours = trustme.CA()
