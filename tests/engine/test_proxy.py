@@ -265,6 +265,7 @@ def test_what_is_a_proxy_s_address(address: str, url: str, authorization: str) -
         ('client_cert = { certs = "x", key = "y" }', "client_cert.certs: unknown key; did you mean 'cert'?"),
         ('client_cert = { cert = "/nowhere/c.pem", key = "/nowhere/k.pem" }', "client_cert: /nowhere/c.pem cannot be"),
         ('client_cert = "/nowhere/c.pem"', "upstreams.oncall.client_cert"),
+        ('client_cert = { cert = "", key = "" }', "upstreams.oncall.client_cert: names no files"),
     ],
 )
 def test_what_cannot_be_meant_is_said_with_its_path(written: str, said: str) -> None:
