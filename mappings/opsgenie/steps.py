@@ -349,11 +349,11 @@ def comment(api: Api, sending: Sending) -> Call:
     action = str(said.get("action"))
     needed = api.actions.get(action)
     fields = {name: value for name, value in said.items() if name not in ("action", "name")}
-    is_custom = action == "actions" and needed in said
     if action not in ALIKE and needed not in said:
         note, altered = _note(sending.comment or str(said.get("note", "")))
         writing = api.write(sending, "POST", "/notes", {**common(sending), **note})
         return (yield from run(api, sending, {"notes": writing}, altered=altered))
+    is_custom = action == "actions"
     path = f"actions/{segment(str(said.get('name')))}" if is_custom else action
     acting = {"action" if is_custom else path: api.write(sending, "POST", f"/{path}", fields)}
     return (yield from either(api, sending, acting, "notes", {**common(sending), **_note(sending.comment)[0]}))

@@ -15,6 +15,7 @@ from gateway.outcome import (
     Again,
     Call,
     Delivered,
+    Found,
     Held,
     Missing,
     Outcome,
@@ -520,3 +521,90 @@ def test_only_where_the_api_takes_notes_a_close_has_one() -> None:
         sending = _sending(Operation.RESOLVE, comment="It is over")
         [request, *_], _ = _played(operations[Operation.RESOLVE](sending))
         assert (request.body or None) == note
+
+
+# --- the successor's alerts, which are addressed by id ---------------------------------------------------------
+
+
+def _shown(**more: Any) -> dict[str, Any]:
+    return {"id": ID, "alias": "disk", "status": "open", **more}
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ({"values": [_shown()]}, ID),
+        ({"values": ["x", _shown(id=7), _shown(alias="disk-2"), _shown(status="closed"), _shown(id="last")]}, "last"),
+        ({"values": [_shown(status="closed")]}, Missing()),
+        ({"values": []}, Missing()),
+        ({"values": None}, None),
+        (b"<html>", None),
+    ],
+)
+def test_an_alert_without_an_id_is_looked_up_by_its_alias(answer: Any, found: Any) -> None:
+    call = successor.SEND[Operation.RESOLVE](_sending(Operation.RESOLVE, ids={}))
+    asked, outcome = _played(call, (200, answer))
+    query = {"query": 'alias:"disk"', "sort": "createdAt", "order": "desc", "size": "100"}
+    assert (asked[0].method, asked[0].path, asked[0].query, asked[0].is_list) == ("GET", "/alerts", query, True)
+    if isinstance(found, str):
+        assert asked[1].path == f"/alerts/{found}/close"
+        assert asked[1].accepts == {404, 422}
+    elif found is None:
+        assert isinstance(outcome, Again)
+    else:
+        assert outcome == found
+
+
+def test_an_alias_is_quoted_where_it_is_looked_up() -> None:
+    asked, _ = _played(successor.SEND[Operation.RESOLVE](_sending(Operation.RESOLVE, ids={}, key='a"\\b')))
+    assert asked[0].query["query"] == 'alias:"a\\"\\\\b"'
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_over"),
+    [
+        ((404, {"message": "no"}), True),
+        ((200, _shown(status="closed")), True),
+        ((200, _shown()), False),
+        ((200, b"<html>"), False),
+    ],
+)
+def test_a_close_that_fails_is_none_if_the_alert_is_over(answer: tuple[int, Any], is_over: bool) -> None:
+    failed = (200, {"isSuccess": False, "processedAt": "2017-05-24T14:24:20Z", "status": "no"})
+    call = successor.close(_sending(Operation.RESOLVE, seen=_with_receipt(step="close")))
+    asked, outcome = _played(call, failed, answer)
+    assert (asked[1].method, asked[1].path, asked[1].accepts) == ("GET", f"/alerts/{ID}", {404})
+    assert outcome == (Missing() if is_over else Rejected(reason="failed: no"))
+    unknown = successor.close(_sending(Operation.RESOLVE, ids={}, key=None, seen=_with_receipt(step="close")))
+    assert _played(unknown, failed)[1] == Rejected(reason="failed: no")
+
+
+def test_what_is_there_is_found_with_what_finds_it_again() -> None:
+    def read(answer: tuple[int, Any]) -> Any:
+        return _played(successor.read_one(_sending()), answer)[1]
+
+    [found] = read((200, _shown(tinyId="7", message="Disk full"))).alerts
+    assert (found.id, found.ids, found.flat["summary"]) == (ID, {"tiny": "7", "alias": "disk"}, "Disk full")
+    for more in ({"status": "closed"}, {"alias": ""}, {"alias": 7}):
+        [found] = read((200, _shown(**more))).alerts
+        assert found.ids == {}
+    assert read((404, {"message": "no"})) == Missing()
+    assert read((200, b"<html>")) == read((200, {"status": "open"})) == Found(())
+
+
+def test_many_are_read_newest_first_or_the_open_one_of_an_alias() -> None:
+    asked, outcome = _played(successor.read_many(_sending(key=None)), (200, {"values": [_shown(), _shown(id=7)]}))
+    assert asked[0].query == {"sort": "createdAt", "order": "desc", "size": "100"}
+    assert isinstance(outcome, Found)
+    assert [one.id for one in outcome.alerts] == [ID]
+    assert isinstance(_played(successor.read_many(_sending(key=None)), (200, []))[1], Again)
+
+    def of_alias(*answers: tuple[int, Any]) -> tuple[list[Any], Any]:
+        return _played(successor.read_many(_sending(ids={})), *answers)
+
+    asked, outcome = of_alias((200, {"values": [_shown()]}), (200, _shown()))
+    assert asked[1].path == f"/alerts/{ID}"
+    assert [one.id for one in outcome.alerts] == [ID]
+    assert of_alias((200, {"values": []}))[1] == Found(())
+    assert of_alias((200, {"values": [_shown()]}), (404, {}))[1] == Found(())
+    assert isinstance(of_alias((200, b"<html>"))[1], Again)
