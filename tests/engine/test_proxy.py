@@ -253,6 +253,7 @@ def test_what_is_a_proxy_s_address(address: str, url: str, authorization: str) -
     ("written", "said"),
     [
         ('proxy = "none"', "upstreams.oncall.proxy: 'none' is not a proxy; did you mean 'off'?"),
+        ('proxy = "None"', "upstreams.oncall.proxy: 'None' is not a proxy; did you mean 'off'?"),
         ('proxy = "environment"', "did you mean 'env'?"),
         (f'proxy = "socks5://me:{SECRET}@proxy:1080"', "upstreams.oncall.proxy: this is not the address of a proxy"),
         ('proxy = "proxy:3128"', "such as http://proxy.example.com:3128"),
