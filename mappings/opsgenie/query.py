@@ -86,7 +86,6 @@ class _Parser:
         if not self._text.strip():
             return lambda alert: True
         test = self._either(self._term)
-        self._skip()
         if self._at < len(self._text):
             raise self._fault("has unbalanced parentheses")
         return test
@@ -154,7 +153,7 @@ class _Parser:
         operator = _OPERATOR.match(self._text, name.end()) if name else None
         if not name or not operator:
             word = self._value()
-            return lambda alert: any(_matches(word, alert.get(field), loosely=True) for field in TEXTS)
+            return lambda alert: any(_says(alert.get(field), word, loosely=True) for field in TEXTS)
         self._at = operator.end()
         field, sign = ALSO.get(name[0], name[0]), operator[1]
         self._skip()
@@ -236,9 +235,13 @@ def _inside(alert: dict[str, Json], field: str) -> Json:
 def _matches(wanted: str, found: Json, *, loosely: bool) -> bool:
     if found in (None, "") or wanted.lower() == "null":
         return found in (None, "") and wanted.lower() in ("null", "")
-    text = str(found).lower() if isinstance(found, bool) else str(found)
+    return _says(found, wanted, loosely=loosely)
+
+
+def _says(found: Json, wanted: str, *, loosely: bool) -> bool:
+    """Returns whether a field has this value, or contains it; of no value, `null` is a word like any other."""
     parts = re.split(r"\*+", wanted.lower())
-    return is_made_of(text.lower(), ["", *parts, ""] if loosely else parts)
+    return found not in (None, "") and is_made_of(str(found).lower(), ["", *parts, ""] if loosely else parts)
 
 
 def _number(field: str, value: str) -> float:

@@ -293,12 +293,11 @@ def _changing(api: Api, sending: Sending) -> tuple[dict[str, Request], dict[str,
         is_other = fingerprint(body.get(name)) != last.get(name) if last else name in sending.patch
         if name in body and is_other:
             steps[name] = api.write(sending, api.change, f"/{name}", {name: body[name]})
-    altered: dict[str, str] = {}
     tags, tagged = body.get("tags") or [], last.get("tags") or []
     if more := [tag for tag in tags if tag not in tagged]:
         steps["tags"] = api.write(sending, "POST", "/tags", {"tags": more, **by})
-    removing, staying = _taken_away(api, sending, "tags", [tag for tag in tagged if tag not in tags])
-    steps, altered = steps | removing, altered | staying
+    removing, altered = _taken_away(api, sending, "tags", [tag for tag in tagged if tag not in tags])
+    steps = steps | removing
     details, detailed = body.get(api.details) or {}, last.get("details") or {}
     if known := {key: value for key, value in details.items() if detailed.get(key) != fingerprint(value)}:
         steps["details"] = api.write(sending, "POST", api.details_at, {api.details: known, **by})
@@ -350,11 +349,11 @@ def comment(api: Api, sending: Sending) -> Call:
     action = str(said.get("action"))
     needed = api.actions.get(action)
     fields = {name: value for name, value in said.items() if name not in ("action", "name")}
-    is_custom = action == "actions" and needed in said
-    if not is_custom and action not in ALIKE and needed not in said:
+    if action not in ALIKE and needed not in said:
         note, altered = _note(sending.comment or str(said.get("note", "")))
         writing = api.write(sending, "POST", "/notes", {**common(sending), **note})
         return (yield from run(api, sending, {"notes": writing}, altered=altered))
+    is_custom = action == "actions"
     path = f"actions/{segment(str(said.get('name')))}" if is_custom else action
     acting = {"action" if is_custom else path: api.write(sending, "POST", f"/{path}", fields)}
     return (yield from either(api, sending, acting, "notes", {**common(sending), **_note(sending.comment)[0]}))

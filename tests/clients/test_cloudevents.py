@@ -14,10 +14,16 @@ import pytest
 from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event, to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
+from msgspec import UNSET
 
 import mappings.cloudevents
+from gateway.asked import Incoming
+from gateway.canonical import Operation
 from gateway.config.loading import parse
+from gateway.errors import Problem
+from gateway.outcome import Request, Sending
 from gateway.store.sqlite import SqliteStore
+from mappings.cloudevents.event import opened, parted, sealed
 from tests.chaos_upstream import Chaos, Got, chaos, say
 from tests.clients.callers import cloud_event, fresh
 from tests.engine.vendors import count, settled
@@ -50,6 +56,89 @@ def arrives(h: House, key: str) -> dict[str, Any]:
     return dict(
         h.wait_for(lambda: next((one.body for one in h.arrived("pagerduty") if one.body["dedup_key"] == key), 0))
     )
+
+
+# --- reading and writing, piece by piece ---------------------------------------------------------------------
+
+LEAST = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
+BINARY = {f"ce-{name}": value for name, value in LEAST.items()}
+
+
+def _incoming(headers: dict[str, str], body: Any = UNSET) -> Incoming:
+    return Incoming({}, {}, headers, body, datetime.now(UTC))
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "more"),
+    [
+        ({}, LEAST, {}),
+        ({"content-type": STRUCTURED}, {**LEAST, "data": {"a": 1}}, {"data": {"a": 1}}),
+        ({"content-type": STRUCTURED, **BINARY, "ce-subject": "x"}, LEAST, {}),
+        ({"content-type": STRUCTURED}, {**LEAST, "data_base64": "eyJhIjogMX0="}, {"data": {"a": 1}}),
+        ({"content-type": STRUCTURED}, {**LEAST, "data_base64": ""}, {}),
+        (BINARY, UNSET, {}),
+        (BINARY, {"a": 1}, {"data": {"a": 1}}),
+        ({**BINARY, "content-type": "text/json"}, {"a": 1}, {"data": {"a": 1}, "datacontenttype": "text/json"}),
+        ({**BINARY, "ce-data": "x", "other": "x"}, UNSET, {}),
+        ({**BINARY, "ce-subject": ' "a \\"b\\" %25" '}, UNSET, {"subject": 'a "b" %'}),
+        ({**BINARY, "ce-subject": '"half'}, UNSET, {"subject": '"half'}),
+        ({**BINARY, "ce-subject": 'half"'}, UNSET, {"subject": 'half"'}),
+        ({**BINARY, "ce-subject": '"'}, UNSET, {"subject": '"'}),
+    ],
+)
+def test_what_an_event_says_in_either_mode(headers: dict[str, str], body: Any, more: dict[str, Any]) -> None:
+    """A body that is a whole event counts, whatever a sender or a proxy has put into headers."""
+    assert opened(_incoming(headers, body)) == {**LEAST, **more}
+
+
+@pytest.mark.parametrize(
+    "form", ["application/cloudevents+avro", "application/cloudevents", "application/xml", "text/plain"]
+)
+def test_content_that_cannot_be_read_is_refused_before_it_is_looked_at(form: str) -> None:
+    with pytest.raises(Problem, match=r"content type .* is not supported"):
+        opened(_incoming({"content-type": form, **BINARY}))
+
+
+def test_the_events_of_a_batch_have_no_attributes_in_headers() -> None:
+    headers = {"content-type": f"{BATCHED}; charset=utf-8", **BINARY, "ce-id": "9"}
+    parts = parted(_incoming(headers, [LEAST, {**LEAST, "id": "2"}]))
+    assert parts is not None
+    assert [opened(part)["id"] for part in parts] == ["1", "2"]
+    assert parted(_incoming({"content-type": STRUCTURED}, LEAST)) is None
+
+
+@pytest.mark.parametrize(
+    ("more", "headers"),
+    [
+        ({"subject": 'ä "%'}, {"ce-subject": "%C3%A4%20%22%25"}),
+        ({"count": 5, "is": True, "none": None}, {"ce-count": "5", "ce-is": "true"}),
+        ({"datacontenttype": "text/json"}, {}),
+        ({"subject": "x" * 8000}, {"ce-subject": "x" * 8000}),
+        ({"subject": "x" * 8192}, None),
+        ({"a_b": "x"}, None),
+        ({"A": "x"}, None),
+        ({"a": []}, None),
+        ({"a": {}}, None),
+        ({"datacontenttype": "text/jsön"}, None),
+        ({"datacontenttype": "text/json\n"}, None),
+        ({"datacontenttype": "x" * 8193}, None),
+    ],
+)
+def test_what_headers_can_hold_goes_in_headers_if_asked_for(
+    more: dict[str, Any], headers: dict[str, str] | None
+) -> None:
+    sending = Sending(operation=Operation.CREATE, at=datetime.now(UTC), body={}, patch={}, key="k", ids={}, seen={})
+    event = {**LEAST, "data": {"a": 1}, **more}
+    sent = sealed(Request(method="POST", path="", headers={"x-own": "1"}), event, sending, "binary")
+    if headers is None:
+        assert sent.headers == {"x-own": "1", "content-type": STRUCTURED}
+        assert sent.body == event
+    else:
+        form = more.get("datacontenttype", "application/json")
+        assert sent.headers == {"x-own": "1", **BINARY, **headers, "content-type": form}
+        assert sent.body == {"a": 1}
+    whole = sealed(Request(method="POST", path=""), event, sending, "structured")
+    assert (whole.headers, whole.body) == ({"content-type": STRUCTURED}, event)
 
 
 # --- in, by hand ---------------------------------------------------------------------------------------------

@@ -17,14 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from gateway.asked import Batch, Incoming
+from gateway.canonical import Image, Link
 from gateway.config.loading import parse
 from gateway.errors import ConfigurationError
+from gateway.mapping.rows import Writing
 from gateway.registry import dialects
 from mappings.alertmanager.alert import fingerprint
 from mappings.alertmanager.webhook import GROUP, OF_GROUP, notified
 from mappings.grafana import TOLD
+from mappings.grafana.alert import ALERT
 from tests.chaos_upstream import Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import called, fresh, ilert_event
 from tests.engine.vendors import outbox, settled
@@ -152,6 +156,74 @@ def test_everything_that_an_alert_says(h: House) -> None:
     carried = event["customDetails"]["alert_gateway"]["fields"]
     assert carried["extensions.alertmanager.startsAt"] == "2021-10-12T09:51:03.157076123+02:00"
     assert carried["extensions.grafana.values"] == {"B": 44.2}
+
+
+def _flat(**more: Any) -> dict[str, Any]:
+    wire = {"status": "firing", "labels": {"alertname": "disk"}, "fingerprint": "0123456789abcdef", **more}
+    found = dict(ALERT.read(wire).flat)
+    assert found.pop("summary") == "disk" and found.pop("labels") == {"alertname": "disk"}
+    return found
+
+
+def _written(**more: Any) -> dict[str, Any]:
+    return dict(ALERT.write({"labels": {"alertname": "disk"}, "summary": "disk", **more}, Writing()))
+
+
+def test_what_is_left_empty_says_nothing() -> None:
+    """The vendor sends every field, also where there is nothing to say."""
+    blank = dict.fromkeys(("generatorURL", "dashboardURL", "panelURL", "silenceURL", "imageURL", "valueString"), "")
+    assert _flat(**{**blank, "imageURL": "https://g/1.png"}) == {
+        "dedup_key": "0123456789abcdef",
+        "images": (Image(src="https://g/1.png"),),
+    }
+    assert _flat(valueString="[ var='A' ]")["extensions.grafana.valueString"] == "[ var='A' ]"
+    assert len(_flat(fingerprint="")["dedup_key"]) == 16, "it is computed where it is not given"
+
+
+def test_what_has_no_address_is_no_link_and_no_image() -> None:
+    """Where an alert came from may be only a path; it is kept, and comes back."""
+    odd = _flat(generatorURL="/alerting/abc", imageURL="attachment:1", panelURL="https://g/p", silenceURL="/silence")
+    assert odd["links"] == (Link(href="https://g/p", text="panel"), Link(href="/silence", text="silence"))
+    assert odd["extensions.alertmanager.generatorURL"] == "/alerting/abc"
+    assert odd["extensions.grafana.imageURL"] == "attachment:1"
+    back = _written(**odd)
+    assert (back["generatorURL"], back["imageURL"]) == ("/alerting/abc", "attachment:1")
+    assert (back["panelURL"], back["silenceURL"]) == ("https://g/p", "/silence")
+
+
+def test_of_several_links_and_images_the_first_of_each_kind_is_shown() -> None:
+    links: list[tuple[str, Any]] = [("https://g/1", "panel"), ("https://g/2", "panel"), ("/3", UNSET)]
+    links += [("https://g/4", "wiki"), ("https://g/5", UNSET)]
+    images = ("attachment:1", "HTTPS://g/2.png", "https://g/3.png")
+    written = _written(
+        links=tuple(Link(href=href, text=text) for href, text in links),
+        images=tuple(Image(src=src) for src in images),
+        **{"extensions.alertmanager.generatorURL": "/own", "extensions.grafana.imageURL": "attachment:own"},
+    )
+    assert {name: value for name, value in written.items() if name.endswith("URL")} == {
+        "generatorURL": "https://g/4",
+        "panelURL": "https://g/1",
+        "imageURL": "HTTPS://g/2.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "origin", "is_mark"),
+    [
+        ("0123456789abcdef", "", True),
+        ("0123456789abcdef", "grafana", True),
+        ("0123456789abcdef", "opsgenie", False),
+        ("0123456789ABCDEF", "", False),
+        ("0123456789abcdef0", "", False),
+        ("disk", "grafana", False),
+    ],
+)
+def test_only_a_fingerprint_of_its_own_kind_of_sender_goes_out_as_one(key: str, origin: str, is_mark: bool) -> None:
+    """Any other key is a label, with which the fingerprint is computed."""
+    flat = {"labels": {"alertname": "disk"}, "summary": "disk", "dedup_key": key}
+    written = ALERT.write(flat, Writing(origin=origin))
+    assert (written["fingerprint"] == key) is is_mark
+    assert written["labels"] == {"alertname": "disk", **({} if is_mark else {"alert_gateway_key": key})}
 
 
 def test_what_is_wrong_with_one_keeps_none_of_the_others_back(h: House) -> None:

@@ -24,6 +24,7 @@ from gateway.registry import dialects
 from gateway.rehearsal import bare_upstream, command_in, rehearse
 from mappings import splunk_oncall
 from mappings.splunk_oncall.calls import PATH, fitted_key
+from mappings.splunk_oncall.words import gathered, scattered, shortened
 from tests.chaos_upstream import chaos, say
 from tests.clients.callers import (
     SPLUNK,
@@ -413,6 +414,58 @@ def test_links_and_images_are_annotations_with_titles_of_their_own(same: House) 
 
 def _page(h: House, word: str = "ALERT", key: str = "disk") -> None:
     assert h.call("POST", "/ilert/api/events", ilert_event(word, key, summary="s"), key=None).status == 202
+
+
+FITS = {"Runbook": "https://wiki.example/db"}
+
+
+@pytest.mark.parametrize(
+    ("posted", "annotations", "further"),
+    [
+        ({"vo_annotate.u.Runbook": "https://wiki.example/db"}, {"u": FITS}, {}),
+        ({"vo_annotate": {"u": FITS}}, {"u": FITS}, {}),
+        ({"vo_annotate.u": FITS, "vo_annotate.i.Graph": "g"}, {"i": {"Graph": "g"}}, {"vo_annotate.u": FITS}),
+        ({"vo_annotate.s.Note": "restart it"}, {}, {"vo_annotate.s.Note": "restart it"}),
+        ({"vo_annotate.u.Runbook": " "}, {}, {"vo_annotate.u.Runbook": " "}),
+        ({"vo_annotate.u.Runbook": 5}, {}, {"vo_annotate.u.Runbook": 5}),
+        ({"vo_annotate.u. ": "https://wiki.example"}, {}, {"vo_annotate.u. ": "https://wiki.example"}),
+        ({"vo_annotate": {"u": "https://wiki.example"}}, {}, {"vo_annotate": {"u": "https://wiki.example"}}),
+        ({"vo_annotate": {"u": {**FITS, "": "x"}}}, {}, {"vo_annotate": {"u": {**FITS, "": "x"}}}),
+        ({"vo_annotate": "u"}, {}, {"vo_annotate": "u"}),
+        ({"vo_annotates.u.Runbook": "https://wiki.example"}, {}, {"vo_annotates.u.Runbook": "https://wiki.example"}),
+        ({"vo_annotate.u." + "t" * 1024: "x" * 1124}, {"u": {"t" * 1024: "x" * 1124}}, {}),
+        ({"vo_annotate.u." + "t" * 1025: "x"}, {}, {"vo_annotate.u." + "t" * 1025: "x"}),
+        ({"vo_annotate.u.t": "x" * 1125}, {}, {"vo_annotate.u.t": "x" * 1125}),
+        ({"(further fields)": {"rack": 4}, "row": None}, {}, {"rack": 4, "row": None}),
+        ({"(further fields)": "x"}, {}, {"(further fields)": "x"}),
+    ],
+)
+def test_what_is_shown_as_a_link_or_an_image_and_what_is_a_field_as_it_is(
+    posted: dict[str, Any], annotations: dict[str, Any], further: dict[str, Any]
+) -> None:
+    """What the service would cut or not show is kept whole, as a custom field; nothing is left out on the way back."""
+    read = gathered({"message_type": "CRITICAL", "hostname": None, **posted}, "team")
+    held = {name: value for name, value in (("vo_annotate", annotations), ("(further fields)", further)) if value}
+    assert read == {"message_type": "CRITICAL", "routing_key": "team", **held}
+    flat = {f"vo_annotate.{kind}.{title}": value for kind, one in annotations.items() for title, value in one.items()}
+    assert scattered(read) == {"message_type": "CRITICAL", **flat, **further}
+
+
+def test_a_custom_field_never_stands_for_one_of_the_service_s_own() -> None:
+    fields: dict[str, Any] = {"entity_id": "k", "hostname": None, "vo_annotate": {"u": None}, "routing_key": "team"}
+    fields["(further fields)"] = {"entity_id": "other", "routing_key": "theirs", "rack": 4}
+    assert scattered(fields) == {"entity_id": "k", "routing_key": "theirs", "rack": 4}
+
+
+@pytest.mark.parametrize(("text", "fitted"), [("x" * 9, "x" * 9), ("x" * 10, "x" * 8 + "…"), (10**10, 10**10)])
+def test_a_text_is_cut_at_its_limit(text: Any, fitted: Any) -> None:
+    assert shortened(text, 9) == fitted
+
+
+@pytest.mark.parametrize(("length", "is_whole"), [(512, True), (513, False)])
+def test_an_id_is_cut_only_beyond_its_limit(length: int, is_whole: bool) -> None:
+    assert (fitted_key("k" * length) == "k" * length) is is_whole
+    assert len(fitted_key("k" * length)) == 512
 
 
 def test_what_fails_there_is_sent_again(tmp_path: Path) -> None:

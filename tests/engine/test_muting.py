@@ -21,11 +21,13 @@ import pytest
 
 from gateway.asked import Mute, Muted
 from gateway.canonical import Flat
+from gateway.errors import Problem
 from gateway.mapping.values import from_millis
 from gateway.road import muting
 from gateway.store import Tx
 from mappings.alertmanager import words as alert_words
 from mappings.alertmanager.matchers import Matcher
+from mappings.alertmanager.matchers import parse as parse_filter
 from mappings.alertmanager.routes import muted_by
 from tests.clients.callers import ALERTS, OTHER, called
 from tests.engine.lasting import SILENCES, STORES, address, alert, lasting, posted, seconds, select, words
@@ -563,3 +565,39 @@ def test_an_id_that_is_none(h: House) -> None:
     for method in ("GET", "DELETE"):
         assert h.call(method, ONE + "7").body["code"] == 601
         assert h.call(method, ONE + str(uuid.UUID(int=1))).status == 404
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("a=b", [("a", "b", False, True)]),
+        (" {a=b} ", [("a", "b", False, True)]),
+        ("a={b}", [("a", "{b}", False, True)]),
+        ("a=b}", [("a", "b}", False, True)]),
+        ('a!=b, c=~"d|e",, f!~g', [("a", "b", False, False), ("c", "d|e", True, True), ("f", "g", True, False)]),
+        ("a=[", [("a", "[", False, True)]),
+        ('a="b,c"', [("a", "b,c", False, True)]),
+        ('"a b"=c', [("a b", "c", False, True)]),
+        (r'a="\n\"\\\d"', [("a", '\n"\\\\d', False, True)]),
+        ("a=", [("a", "", False, True)]),
+    ],
+)
+def test_filters(text: str, meant: list[tuple[str, str, bool, bool]]) -> None:
+    found = parse_filter(text)
+    assert [(one.name, one.value, one.isRegex, one.isEqual) for one in found] == meant
+
+
+@pytest.mark.parametrize("text", ["", " ", "{}", "a", "=b", "{a=b", "a=~[", r'"\x"=c', 'a="b', 'a=b=~"c'])
+def test_filters_that_make_no_sense(text: str) -> None:
+    with pytest.raises(Problem) as refused:
+        parse_filter(text)
+    assert refused.value.field == "filter"
+
+
+def test_a_name_is_a_pattern_only_where_it_says_so() -> None:
+    plain = Matcher(name="a", value="b.", isRegex=False)
+    pattern = Matcher(name="a", value="b.", isRegex=True)
+    assert [one.holds({"a": "bc"}) for one in (plain, pattern)] == [False, True]
+    assert [one.holds({"a": "b."}) for one in (plain, pattern)] == [True, True]
+    assert Matcher(name="a", value="", isRegex=False).holds({}), "an absent label is an empty one"
+    assert not Matcher(name="a", value="b.", isRegex=True, isEqual=False).holds({"a": "bc"})

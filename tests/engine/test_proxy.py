@@ -12,7 +12,7 @@ import pytest
 
 from gateway.config.loading import parse
 from gateway.errors import ConfigurationError
-from gateway.network.reaching import is_exempt, proxy_in
+from gateway.network.reaching import Proxy, is_exempt, proxy_in
 from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.certificates import certificate
@@ -196,6 +196,8 @@ def test_the_heartbeat_goes_through_the_proxy(tmp_path: Path, monkeypatch: pytes
         ("::1", 80, "[::1]:80", True),
         ("fd00::5", None, "fd00::/8", True),
         ("api.example.com", None, "10.0.0.0/8", False),
+        ("10.1.2.3", None, "10.9.9.9/8", True),
+        ("api.example.com", None, "api.example.com:https", False),
     ],
 )
 def test_what_no_proxy_means(host: str, port: int | None, no_proxy: str, exempt: bool) -> None:
@@ -212,12 +214,46 @@ def test_what_the_environment_means() -> None:
     with pytest.raises(ValueError, match="HTTPS_PROXY is not the address") as raised:
         proxy_in({"HTTPS_PROXY": f"socks5://me:{SECRET}@proxy.example"}, "https://a.example")
     assert SECRET not in str(raised.value)
+    for url, no_proxy, is_through in (
+        ("http://a.example", "a.example:80", False),
+        ("http://a.example", "a.example:443", True),
+        ("http://a.example:443", "a.example:80", True),
+    ):
+        environ = {"HTTP_PROXY": "http://proxy.example:3128", "no_proxy": no_proxy}
+        assert (proxy_in(environ, url) is not None) is is_through
+
+
+@pytest.mark.parametrize(
+    ("address", "url", "authorization"),
+    [
+        ("http://proxy.example:3128/", "http://proxy.example:3128", ""),
+        ("https://proxy.example", "https://proxy.example", ""),
+        ("http://me:p%40ss@proxy.example", "http://proxy.example", "Basic bWU6cEBzcw=="),
+        ("http://m%3Ae@proxy.example", "http://proxy.example", "Basic bTplOg=="),
+        ("http://proxy.example:0", "", ""),
+        ("http://proxy.example:port", "", ""),
+        ("http://proxy.example/path", "", ""),
+        ("http://proxy.example?query", "", ""),
+        ("http://proxy.example#fragment", "", ""),
+        ("http://:3128", "", ""),
+        ("http://[proxy", "", ""),
+    ],
+)
+def test_what_is_a_proxy_s_address(address: str, url: str, authorization: str) -> None:
+    if not url:
+        with pytest.raises(ValueError, match="HTTP_PROXY is not the address"):
+            proxy_in({"HTTP_PROXY": address}, "http://a.example")
+        return
+    found = proxy_in({"HTTP_PROXY": address}, "http://a.example")
+    assert found == Proxy(url, authorization)
+    assert not authorization or authorization not in repr(found)
 
 
 @pytest.mark.parametrize(
     ("written", "said"),
     [
         ('proxy = "none"', "upstreams.oncall.proxy: 'none' is not a proxy; did you mean 'off'?"),
+        ('proxy = "None"', "upstreams.oncall.proxy: 'None' is not a proxy; did you mean 'off'?"),
         ('proxy = "environment"', "did you mean 'env'?"),
         (f'proxy = "socks5://me:{SECRET}@proxy:1080"', "upstreams.oncall.proxy: this is not the address of a proxy"),
         ('proxy = "proxy:3128"', "such as http://proxy.example.com:3128"),
@@ -230,6 +266,7 @@ def test_what_the_environment_means() -> None:
         ('client_cert = { certs = "x", key = "y" }', "client_cert.certs: unknown key; did you mean 'cert'?"),
         ('client_cert = { cert = "/nowhere/c.pem", key = "/nowhere/k.pem" }', "client_cert: /nowhere/c.pem cannot be"),
         ('client_cert = "/nowhere/c.pem"', "upstreams.oncall.client_cert"),
+        ('client_cert = { cert = "", key = "" }', "upstreams.oncall.client_cert: names no files"),
     ],
 )
 def test_what_cannot_be_meant_is_said_with_its_path(written: str, said: str) -> None:

@@ -17,13 +17,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import certifi
 import httpx
 import pytest
 import trustme
 import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
@@ -38,7 +43,7 @@ from gateway.inbound.handshakes import Door
 from gateway.inbound.protocol import EdgeProtocol
 from gateway.metrics import Metrics
 from gateway.network import reaching
-from gateway.network.certificates import Following, Pair, not_after
+from gateway.network.certificates import Following, Pair, not_after, not_valid, show, usual
 from gateway.network.listening import Tls
 from gateway.process.server import bind
 from gateway.process.server import serving as served_by
@@ -299,6 +304,23 @@ def test_scanners_do_not_flood_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(said.calls) == handshakes.SAID_MOST
 
 
+def test_a_failure_that_goes_on_is_said_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at once; but a client that still fails after a while is worth another line."""
+    monkeypatch.setattr(handshakes, "log", said := CapturingLogger())
+
+    async def main() -> None:
+        door = Door(bind("127.0.0.1", 0), 9, asyncio.Protocol, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), 1.0, Room())
+        for _ in range(2):
+            door._said_until = time.monotonic()  # as if the time were over
+            for _ in range(2):
+                door._say("192.0.2.1", "why")
+            assert door._said_until >= time.monotonic() + handshakes.SAID_AGAIN / 2
+        door.close()
+
+    asyncio.run(main())
+    assert len(said.calls) == 2
+
+
 @pytest.mark.parametrize("is_tls", [False, True])
 def test_it_does_not_serve_where_another_process_began_to_listen_meanwhile(tmp_path: Path, is_tls: bool) -> None:
     """Both had bound the port, as is allowed until one listens; this one delivered, and nobody could reach it."""
@@ -434,6 +456,83 @@ def test_check_warns_of_certificates_of_ours_that_nobody_accepts(
     assert all(f"{cert} {why}" in one for one in said)
 
 
+def _made(path: Path, *validity: tuple[datetime, datetime], bits: int = 2048) -> Path:
+    """A file with the key and a certificate of its own making for each time, first to last, as an intermediate is added
+    after the certificate that it vouches for."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    content = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    for begin, end in validity:
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(begin).not_valid_after(end)
+        content += builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    path.write_bytes(content)
+    return path
+
+
+def _utc(year: int) -> datetime:
+    return datetime(year, 5, 6, 7, 8, 9, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("begin", "end"), [(1950, 2049), (1999, 2000), (2049, 2050), (2051, 2155)])
+def test_the_times_of_a_certificate_are_read_in_both_of_their_forms(tmp_path: Path, begin: int, end: int) -> None:
+    """A year has two digits until 2049, four from then on."""
+    path = str(_made(tmp_path / "one.pem", (_utc(begin), _utc(end))))
+    assert not_after(path) == _utc(end).timestamp()
+    for now, why in (
+        (_utc(begin), ""),
+        (_utc(end), ""),
+        (_utc(begin) - timedelta(seconds=1), f"is not valid before {begin}-05-06 07:08Z"),
+        (_utc(end) + timedelta(seconds=1), f"expired on {end}-05-06"),
+    ):
+        assert not_valid(path, now.timestamp()) == why
+
+
+def test_of_several_certificates_the_one_that_ends_first_and_the_one_that_begins_last_count(tmp_path: Path) -> None:
+    path = str(
+        _made(tmp_path / "chain.pem", (_utc(2020), _utc(2030)), (_utc(2022), _utc(2025)), (_utc(2021), _utc(2040)))
+    )
+    assert not_after(path) == _utc(2025).timestamp()
+    assert not_valid(path, _utc(2026).timestamp()) == "expired on 2025-05-06"
+    assert not_valid(path, _utc(2021).timestamp()) == "is not valid before 2022-05-06 07:08Z"
+    assert not_valid(path, _utc(2023).timestamp()) == ""
+
+
+@pytest.mark.parametrize("content", ["", "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n", None])
+def test_what_is_no_certificate_has_no_times(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "none.pem"
+    if content is not None:
+        path.write_text(content)
+    assert not_after(str(path)) is None
+    assert not_valid(str(path), 0.0) == ""
+
+
+def test_a_key_that_is_too_short_is_said_to_be(tmp_path: Path) -> None:
+    path = str(_made(tmp_path / "weak.pem", (_utc(2020), _utc(2040)), bits=1024))
+    with pytest.raises(ValueError, match=r"weak\.pem is too weak: ee key too small"):
+        show(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), Pair(path, path))
+
+
+def test_the_usual_authorities_can_be_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for other programs: by a file, by a directory, of which the file wins, or else those that are shipped."""
+    ca = vouched(tmp_path, trustme.CA())
+    (tmp_path / "none").mkdir()
+
+    def trusted(**environ: str) -> int:
+        for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        return len(usual().get_ca_certs())
+
+    shipped = ssl.create_default_context(cafile=certifi.where())
+    assert trusted() == len(shipped.get_ca_certs()) > 1
+    assert trusted(SSL_CERT_FILE="", SSL_CERT_DIR="") == trusted()
+    assert trusted(SSL_CERT_FILE=str(ca)) == 1
+    assert trusted(SSL_CERT_FILE=str(ca), SSL_CERT_DIR=str(tmp_path / "none")) == 1
+    assert trusted(SSL_CERT_DIR=str(tmp_path / "none")) == 0
+
+
 # --- on the way out ------------------------------------------------------------------------------------------
 
 
@@ -474,6 +573,36 @@ def test_an_authority_beside_the_usual_ones_is_believed_and_followed(
             assert isinstance(context_now, Following) and "no PEM certificate" in context_now.fault
             said = [(*call.args, call.kwargs["upstream"]) for call in logged.calls]
             assert said == [("certificates.reloaded", "oncall"), ("certificates.refused", "oncall")]
+
+
+def test_changed_files_are_looked_at_once_a_second_or_where_they_cause_an_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change is said once, with the upstream's name."""
+    monkeypatch.setattr(reaching, "log", said := CapturingLogger())
+    monkeypatch.setattr(reaching, "LOOK_EVERY", 600.0)
+    ca = vouched(tmp_path, trustme.CA())
+    there = reaching.Reach("oncall", ca=str(ca))
+    before = there.fingerprint()
+    assert there.fingerprint() == before
+    assert len(there.context.get_ca_certs()) == 0, "what follows files holds none itself"
+    there.look()
+    ca.write_text("no certificate")
+    there.look()
+    assert not said.calls
+    assert there.fingerprint() != before
+    there.look()
+    there.look()
+    ca.write_bytes(trustme.CA().cert_pem.bytes())
+    there.look()
+    assert [(call.method_name, call.args) for call in said.calls] == [("error", ("certificates.refused",))]
+    assert said.calls[0].kwargs == {"upstream": "oncall", "reason": f"{ca} contains no PEM certificate"}
+    monkeypatch.setattr(reaching, "LOOK_EVERY", 0.0)
+    there.look()
+    there.look()
+    [_, reloaded] = said.calls
+    assert (reloaded.method_name, reloaded.args) == ("info", ("certificates.reloaded",))
+    assert reloaded.kwargs == {"upstream": "oncall"}
 
 
 def test_files_that_are_gone_when_something_is_first_sent_are_waited_for(tmp_path: Path) -> None:
