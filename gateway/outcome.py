@@ -214,7 +214,9 @@ class Sending(Struct, frozen=True, kw_only=True):
     `body` contains already where it has a field for it; `at` is the time of sending; `settings` is the dialect's
     section of the configuration; `mark` identifies the delivery: it is the same at each of its attempts; an update
     without `changes` repeats what was said before; `last` says that an ended alert is the last one of its group
-    (`Outbound.group`) that is open at this upstream.
+    (`Outbound.group`) that is open at this upstream;
+    `tried` is the whole alert as the first attempt had it that may have made it there although its answer was lost,
+    where nothing is known of it yet.
     """
 
     operation: Operation
@@ -234,6 +236,7 @@ class Sending(Struct, frozen=True, kw_only=True):
     mark: str = ""
     changes: bool = False
     last: bool = False
+    tried: dict[str, Json] = msgspec.field(default_factory=dict)
 
     def renamed(self, name: Json) -> str:
         """A name that another alert has at the upstream, made unique."""

@@ -42,7 +42,7 @@ from gateway.road.terms import (
     what_to_send,
     with_muted,
 )
-from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, TargetRow, Tx
+from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 
 log = structlog.get_logger()
 LATE = timedelta(minutes=2)
@@ -368,6 +368,7 @@ def _ship(turn: Turn, command: CommandRow, operation: Operation, takes_over: int
         settings=upstream.settings,
         mark=str(delivery.id),
         changes=bool(body.changed),
+        tried=_tried(turn),
     )
     return Shipment(
         delivery=delivery,
@@ -392,6 +393,27 @@ def _instead_of(turn: Turn, earlier: int, body: Wire) -> Wire:
         gone = (name for name, value in said.items() if name not in body and not isinstance(value, dict))
         return {**dict.fromkeys(gone), **body}
     return body
+
+
+def _tried(turn: Turn) -> Wire:
+    """The whole alert in the words of the first attempt that may have made it there: a vendor that knows an alert by
+    what it says finds it by these alone. Empty where nothing is in doubt, or the alert is found by an id."""
+    row, target, upstream = turn.row, turn.target, turn.upstream
+    by_key = upstream.dialect.outbound.addressed_by == "key"
+    if not by_key or target.seen.get(TRIED_AT) is None or target.state in ("present", "gone"):
+        return {}
+    number, as_of = target.seen.get(TRIED_WITH, (None, None))
+    same = turn.tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=row.id, after=0))  # oldest first
+    untaken = (one for one in same if one.state != "delivered" and (one.attempts or one.id == number))
+    if (first := next(untaken, None)) is None:
+        return {}
+    command = turn.tx.command(as_of if first.id == number and as_of is not None else first.command)
+    if command is None or command.body.after is None:
+        return {}
+    words = saying(row, target, flatten(command.body.after), CommandBody(), command.at)
+    with contextlib.suppress(Unmet):
+        return translate(words, upstream.destination).body
+    return {}
 
 
 def _state(turn: Turn, command: CommandRow, *, is_own: bool) -> tuple[Alert, int | None]:

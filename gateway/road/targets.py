@@ -152,9 +152,10 @@ def hold(tx: Tx, lanes: Iterable[tuple[str, str]]) -> None:
 
 
 def lane_of(upstream: Upstream, choice: Choice, caller: Caller, about: str, flat: Flat) -> str:
-    """The lane of an alert at an upstream: one whose key is chosen from a table counts as one upstream per entry."""
+    """The lane of an alert at an upstream: one whose key is chosen from a table is one upstream per entry, and so
+    is one that is told such a routing key. Where that is not told, one key means one alert whatever it is."""
     key = choice.key or upstream.entry(caller.dialect.name, caller.name, flat)
-    return lane(about, key=key, to=choice.to)
+    return lane(about, key=key, to=choice.to if upstream.destination.mapping.holder("routing_key") else "")
 
 
 def stand_down(step: Step, target: TargetRow, reason: str) -> None:

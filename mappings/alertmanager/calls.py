@@ -47,8 +47,10 @@ ALERTS, SILENCES = "/api/v2/alerts", "/api/v2/silences"
 
 
 def identity_of(sending: Sending) -> dict[str, str]:
-    """Returns the labels that the alert has there, or will have."""
-    for labels in (sending.seen.get("labels"), sending.body.get("labels"), (sending.verbatim or {}).get("labels")):
+    """Returns the labels that the alert has there, may have there since an attempt whose answer was lost, or will
+    have."""
+    known = (sending.seen, sending.tried, sending.body, sending.verbatim or {})
+    for labels in (words.get("labels") for words in known):
         if isinstance(labels, dict) and labels:
             return labels
     return {}
@@ -258,7 +260,7 @@ def as_urgent_now(sending: Sending) -> Sending:
     there, now = sending.seen.get("labels"), sending.body.get("labels")
     if not isinstance(there, dict) or not isinstance(now, dict) or there.get("severity") == now.get("severity"):
         return sending
-    return structs.replace(sending, seen={})
+    return structs.replace(sending, seen={}, tried={})
 
 
 SEND: dict[Operation, Callable[[Sending], Call]] = {

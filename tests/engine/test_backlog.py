@@ -18,7 +18,7 @@ from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.config.loading import parse
 from gateway.mapping.values import from_millis
-from gateway.outcome import Again, Delivered, Missing, Rejected
+from gateway.outcome import Again, Delivered, Missing, Rejected, Request
 from gateway.road import preparing
 from gateway.road.preparing import Shipment
 from gateway.road.requeue import drop
@@ -175,6 +175,36 @@ def test_of_what_was_tried_before_the_end_is_told_as_it_may_be_there_already() -
     assert [shipment.operation for shipment in drain(one, "bykey")] == [Operation.RESOLVE]
     assert [shipment.operation for shipment in drain(one, "byid")] == [Operation.CREATE, Operation.RESOLVE]
     assert adds_up(one)
+
+
+def labels(one: Desk, shipment: Shipment) -> Any:
+    """The labels that are posted, at a vendor that knows an alert by them."""
+    assert shipment.sending
+    request = next(one.upstream("bykey").dialect.outbound.calls[shipment.operation](shipment.sending))
+    assert isinstance(request, Request)
+    body: Any = request.body
+    return (body["alerts"] if isinstance(body, dict) else body)[0]["labels"]
+
+
+@pytest.mark.parametrize("dialect", ["alertmanager", "alertmanager_webhook", "grafana"])
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_what_was_tried_and_has_changed_since_keeps_the_words_it_is_known_by(dialect: str, is_refused: bool) -> None:
+    """canonical.md: the label set of the first trigger is the identity, and is sent unchanged until the resolve. A
+    first trigger whose answer was lost may be there: under other labels its end would end nothing, and after a refusal
+    the alert would be there twice."""
+    one = Desk(CONFIG.replace('dialect = "ilert"', f'dialect = "{dialect}"'))
+    one.accept("ci", create("disk"))
+    first = one.take(one.due("bykey")[0])
+    one.end(structs.replace(first, tried_at=one.now), Again(reason="reset"))
+    if is_refused:
+        one.now += MINUTE
+        one.end(one.take(one.due("bykey")[0]), Rejected(reason="400 no"))
+    one.accept("ci", create("disk", "fuller"))
+    one.accept("ci", RESOLVE)
+    one.now += MINUTE if is_refused else 11 * MINUTE
+    told = drain(one, "bykey")[0]
+    assert told.operation is (Operation.CREATE if is_refused else Operation.RESOLVE)
+    assert labels(one, told) == labels(one, first)
 
 
 def reopened_by_a_create() -> Desk:

@@ -74,6 +74,37 @@ def test_three_hundred_callers_reach_their_own_policy_and_their_own_service(tmp_
         assert b"secret-service" not in path.read_bytes(), "the store keeps the entry, never the secret"
 
 
+@pytest.mark.parametrize("dialect", ["opsgenie", "cloudevents"])
+def test_a_routing_key_that_an_upstream_is_not_told_keeps_no_two_alerts_apart_there(
+    tmp_path: Path, dialect: str
+) -> None:
+    """canonical.md, *Scope*: where another scope's open alert already holds the key at an upstream, the gateway's id is
+    appended to the newcomer's. A vendor that has no routing key knows one alert by a key, whichever was chosen."""
+    (tmp_path / "teams.toml").write_text('a = "policy-a"\nb = "policy-b"\n')
+
+    def config(url: str) -> str:
+        return f"""
+        [inbound.ilert]
+        keys = {{ a = "ka", b = "kb" }}
+        [upstreams.there]
+        dialect = "{dialect}"
+        url = "{url}/{dialect}"
+        key = "the-upstream-s-own"
+        [[routes]]
+        to = ["there"]
+        set = {{ routing_key = {{ by = "caller", table = "teams.toml" }} }}
+        """
+
+    with open_house(tmp_path, config) as h:
+        made = {}
+        for caller in "ab":
+            event = {"eventType": "ALERT", "summary": "s", "alertKey": "disk", "apiKey": f"k{caller}"}
+            made[caller] = h.call("POST", "/ilert/api/events", event, key=None).headers["alert-gateway-id"]
+        h.wait_for(lambda: [row["state"] for row in outbox(tmp_path)] == ["delivered"] * 2)
+        keys = {row["key"] for row in outbox(tmp_path)}
+    assert keys == {"disk", f"disk-{made['b']}"}
+
+
 def test_a_routing_key_that_is_the_credential_is_chosen_in_a_table_and_not_kept(tmp_path: Path) -> None:
     """canonical.md, *Scope*: a scope is named after the caller's entry, never after the secret."""
     (tmp_path / "keys.toml").write_text('a = "secret-of-a"\nb = "file:' + f'{tmp_path}/b"\n')
