@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 import structlog
-from msgspec import UNSET
+from msgspec import UNSET, structs
 from starlette.types import Receive, Scope, Send
 
 from gateway import spans
@@ -35,6 +35,7 @@ from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.inbound import browsers
 from gateway.inbound.bulk import LARGE, Bulk
 from gateway.inbound.limits import WHOLE, decode, inflate, read_body
+from gateway.inbound.masking import masked
 from gateway.inbound.paths import Match, Paths
 from gateway.mapping.values import from_millis
 from gateway.road.accepted import Answered
@@ -55,7 +56,7 @@ OURS = (ProblemKind.OVERLOADED, ProblemKind.INTERNAL)
 
 class _Call(msgspec.Struct, kw_only=True):
     """A request and its state so far: `began` is on the monotonic clock, `why` the reason of a refusal, without
-    secrets."""
+    secrets; `credential` is what the caller was known by."""
 
     began: float
     request: int
@@ -64,6 +65,7 @@ class _Call(msgspec.Struct, kw_only=True):
     headers: Mapping[str, str]
     match: Match | None = None
     caller: str | None = None
+    credential: str = ""
     answered: Answered | None = None
     outcome: str = "ok"
     why: str | None = None
@@ -163,6 +165,8 @@ class Surface:
         incoming = Incoming(incoming.params, incoming.query, incoming.headers, body, incoming.now)
         if call.caller is None:
             self._let_in(call, match, incoming)
+        if call.credential:
+            incoming = _without_credential(incoming, call.credential, plain, match.inbound.dialect)
         return match.route.read(incoming)
 
     async def _served(
@@ -220,20 +224,21 @@ class Surface:
     def _let_in(self, call: _Call, match: Match, incoming: Incoming) -> None:
         """Identifies the caller and notes it in the call. Raises `Problem` if it is unknown, or if too many requests
         wait: that is said before more of the request is read, but only once it is known who sends so much."""
-        call.caller = self._caller(match.inbound, incoming)
+        call.caller, call.credential = self._caller(match.inbound, incoming)
         if match.route.writes:
             self._desk.see_whether_there_is_room()
 
-    def _caller(self, inbound: Inbound, incoming: Incoming) -> str:
+    def _caller(self, inbound: Inbound, incoming: Incoming) -> tuple[str, str]:
+        """The caller's name, and the credential that it is known by, if it has one."""
         offered = set(inbound.dialect.credentials(incoming))
         if len(offered) > 1:
             raise Problem(ProblemKind.INVALID, "the request has two different credentials", field="credential")
         credential = next(iter(offered), "")
         known = inbound.keyring.caller(credential) if offered else None
         if known is not None:
-            return known
+            return known, credential
         if inbound.anonymous or not inbound.keyring:
-            return ANONYMOUS
+            return ANONYMOUS, ""
         faults = inbound.dialect.credential_faults(credential, incoming)
         raise Problem(ProblemKind.UNAUTHORIZED, "the credential is missing or unknown", faults=faults)
 
@@ -357,6 +362,16 @@ def _decoded(body: bytes, incoming: Incoming, dialect: Dialect) -> Any:
         if not dialect.tells_types or not said or said.endswith("json"):
             raise
         raise Problem(ProblemKind.MEDIA_TYPE, f"content type {said[:100]} is not supported; send JSON") from problem
+
+
+def _without_credential(incoming: Incoming, credential: str, plain: bytes, dialect: Dialect) -> Incoming:
+    """Returns a request whose body does not tell the credential, but where the vendor's API has it."""
+    told = 0
+    if dialect.credential_in_body:
+        alone = Incoming({}, {}, {}, incoming.body, incoming.now)
+        told = int(credential in dialect.credentials(alone))
+    body = masked(incoming.body, credential, plain, told=told)
+    return incoming if body is incoming.body else structs.replace(incoming, body=body)
 
 
 def _verify(inbound: Inbound, incoming: Incoming, body: bytes) -> None:

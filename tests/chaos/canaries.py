@@ -5,7 +5,7 @@ an extra header, an identity service's key and its token, and the key of a colle
 to make them leak: upstreams that echo whole requests in every kind of refusal, wrong keys, requests in pieces, keys in
 paths and queries, a full disk, kill -9, a bad configuration, the operator's commands. All replies, metrics, logs (at
 `debug`), spans, and files of the store are searched for each canary, in plain, percent-encoded, base64 and hexadecimal.
-The negative control puts the credential into the summary, where no gateway can know it.
+The negative control puts another caller's credential into the summary, where no gateway can know it.
 """
 
 from __future__ import annotations
@@ -113,6 +113,8 @@ class _Run:
             await self.say(client, "POST", "/ilert/api/events", json=event)
             await self.say(client, "POST", "/ilert/api/events", json={**event, "severity": "nine"})
             await self.say(client, "POST", "/ilert/api/events", json={**event, "integrationKey": key + "x"})
+            again = {"summary": f"my key is {key}", "token": key, "customDetails": {key: f"https://x/?key={key}"}}
+            await self.say(client, "POST", "/ilert/api/events", json={**event, **again})
             await self.say(client, "POST", "/ilert/api/events", content=json.dumps(event).encode()[:-9])
             await self.say(client, "POST", "/ilert/api/events", json={**event, "eventType": "RESOLVE"})
             await self.say(client, "GET", "/ilert/api/alerts", headers=bearer)
@@ -159,7 +161,8 @@ async def canaries(directory: Path, statuses: Iterable[int] = STATUSES, *, tells
                 async with httpx.AsyncClient(base_url=process.url, timeout=10) as client:
                     await run.provoke(client)
                     if tells:
-                        event = {"apiKey": secret["old"], "eventType": "ALERT", "summary": f"my key is {secret['old']}"}
+                        said = f"a key is {secret['second']}"
+                        event = {"apiKey": secret["old"], "eventType": "ALERT", "summary": said}
                         await run.say(client, "POST", "/ilert/api/events", json=event)
                     if number == 0:
                         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))

@@ -88,7 +88,7 @@ def test_no_secret_comes_out_when_upstreams_throw_it_back(tmp_path: Path) -> Non
 
 
 def test_a_secret_that_a_caller_tells_everybody_is_found(tmp_path: Path) -> None:
-    broken(asyncio.run(canaries(tmp_path, (), tells=True)), "old in ")
+    broken(asyncio.run(canaries(tmp_path, (), tells=True)), "second in ")
 
 
 @pytest.mark.parametrize("store", sorted(STORES.glob("*.db")), ids=lambda path: str(path.stem))
