@@ -8,6 +8,18 @@ from __future__ import annotations
 
 import time
 
+CLOCK_JUMP = 10.0
+"""Seconds by which a clock has to jump, or to differ from another, before it counts: less is how clocks are."""
+
+
+def uptime() -> float:
+    """Seconds that nobody sets, and that pass also while the machine sleeps: after that a page is late, and not to be
+    taken for one that has waited for a clock that was set."""
+    return time.clock_gettime(_UPTIME)
+
+
+_UPTIME: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 
 class Clock:
     """Milliseconds since 1970, UTC, when called."""
@@ -16,7 +28,7 @@ class Clock:
         self._offset = self._wall()
 
     def __call__(self) -> int:
-        return int((time.monotonic() + self._offset) * 1000)
+        return int((uptime() + self._offset) * 1000)
 
     @property
     def jump(self) -> float:
@@ -29,4 +41,4 @@ class Clock:
 
     @staticmethod
     def _wall() -> float:
-        return time.time() - time.monotonic()
+        return time.time() - uptime()

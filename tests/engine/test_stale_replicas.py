@@ -110,6 +110,41 @@ WHERE state = 'waiting'
 """
 
 
+class Asleep(PostgresStore):
+    """The store of a replica whose machine sleeps after its first claim; another replica has taken that over then."""
+
+    def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(url, lease=LEASE)
+        self._url = url
+        self._monkeypatch = monkeypatch
+        self.has_slept = False
+
+    async def take(self, work: Callable[[Tx], T]) -> T:
+        """Claims, and sleeps once if anything was claimed: the monotonic clock does not notice it."""
+        done, real = await super().take(work), time.clock_gettime
+        if not self.has_slept and execute(self._url, "SELECT 1 FROM deliveries"):
+            self.has_slept = True
+            execute(self._url, TAKEN_OVER.decode())
+            self._monkeypatch.setattr(time, "clock_gettime", lambda of: real(of) + 10 * LEASE)
+        return done
+
+
+def test_what_was_taken_over_while_the_machine_slept_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = shared().database()
+    with chaos(say(202, {})) as upstream:
+        text = (
+            f'store = "{url}"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
+            f'[upstreams.oncall]\ndialect = "ilert"\nurl = "{upstream.url}"\nkey = "there"\n'
+        )
+        store = Asleep(url, monkeypatch)
+        with served(Gateway(parse(text), store).app) as place:
+            page = {"apiKey": KEY, "eventType": "ALERT", "alertKey": "disk", "summary": "disk full"}
+            assert httpx.post(place + "/api/events", json=page, timeout=10).status_code == 202
+            wait_for(lambda: store.has_slept)
+            time.sleep(LEASE)
+            assert not upstream.got, "it was sent although another replica had it"
+
+
 def _by_id(url: str, upstream: str) -> str:
     """A gateway in front of a vendor that assigns ids: after a lost answer to a create the alert is looked for
     there."""
