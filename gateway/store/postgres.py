@@ -21,7 +21,6 @@ import contextlib
 import queue
 import secrets
 import threading
-import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -34,6 +33,7 @@ from gateway.errors import StoreError
 from gateway.ids import SLOTS
 from gateway.store import ASKING, Asking, DeliveryRow, Tx
 from gateway.store.jobs import Job, answer
+from gateway.store.postgres_clock import NOTE, Seen, SteadyClock
 from gateway.store.postgres_journeys import CHANNEL, ahead, end, one_view, say, take_back, tell
 from gateway.store.postgres_line import ANSWER, PAUSE, Address, Away, Line, Watch
 from gateway.store.postgres_schema import migrate
@@ -57,6 +57,10 @@ LOOK = 15.0
 """Seconds between checks which server was promoted last."""
 HEAR = 5.0
 """Seconds that the listener waits before it checks whether it is to stop."""
+LOOK_AT_CLOCK = 5.0
+"""Seconds between two looks at the server's clock, at most."""
+OTHERS_LOOK = 2.0
+"""Seconds that a replica which is started waits for the others to look at the clock, where that may have been set."""
 
 
 class PostgresStore:
@@ -84,7 +88,8 @@ class PostgresStore:
         self.on_hint: Callable[[str], None] = _ignore_hint
         self.is_strained = False
         self.damage = ""
-        self._clock_there = time.time() - time.monotonic()
+        self._clock = SteadyClock(self._owner)
+        self._asked_to_look = asyncio.Event()
 
     # --- opening and closing -----------------------------------------------------------------------------
 
@@ -92,11 +97,12 @@ class PostgresStore:
         try:
             await asyncio.to_thread(self._prepare)
             self._start()
+            self._clock.take(await self._first_look() if self._owner else await self.read(self._peek))
+            self._clock.follow()
             if self._owner:
                 with contextlib.suppress(StoreError):  # so many may wait that it takes too long
                     await self.write(lambda tx: _own(tx).shorten())
                 self.slot = await self.write(_take_slot)
-                self._clock_there = await self._server_clock()
         except BaseException as error:
             await self._stop()
             if isinstance(error, StoreError):
@@ -186,7 +192,10 @@ class PostgresStore:
 
     @property
     def ahead(self) -> float:
-        return self._clock_there - (time.time() - time.monotonic())
+        return self._clock.ahead
+
+    def follow(self) -> float:
+        return self._clock.follow()
 
     @property
     def left_behind(self) -> str:
@@ -242,7 +251,8 @@ class PostgresStore:
     def _read_on(self, line: Line, work: Callable[[Tx], T]) -> T:
         connection = line.connection()
         with one_view(line, connection) as journeys:
-            return work(PostgresTx(line, connection, writes=False, pipeline=journeys))
+            steady, shift = self._clock, self._clock.shift
+            return work(PostgresTx(line, connection, writes=False, steady=steady, shift=shift, pipeline=journeys))
 
     # --- writing -----------------------------------------------------------------------------------------
 
@@ -380,6 +390,8 @@ class PostgresStore:
             line,
             connection,
             writes=True,
+            steady=self._clock,
+            shift=self._clock.shift,
             owner=self._owner,
             lease=self._held_for,
             patient=patient,
@@ -391,28 +403,41 @@ class PostgresStore:
 
     async def _keep(self) -> None:
         """Renews the lease on the writer slot. If it was lost, because this process was frozen past its lease, the slot
-        may be another replica's by now: a new one is taken. Also notices that the server's clock was set back."""
+        may be another replica's by now: a new one is taken. Also looks at the server's clock."""
         while True:
-            await asyncio.sleep(self._held_for / 3)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked_to_look.wait(), min(self._held_for / 3, LOOK_AT_CLOCK))
+            self._asked_to_look.clear()
             try:
                 if not await self.write(lambda tx: _own(tx).keep_slot()):
                     self.slot = await self.write(_take_slot)
                     log.warning("store.slot_lost", slot=self.slot)
-                there = await self._server_clock()
-                if (back := self._clock_there - there) > LONGEST_LEASE / 2:
-                    log.warning("store.clock_set_back", seconds=round(back))
-                    await self.write(lambda tx: _own(tx).shorten())
-                self._clock_there = there
+                await self._look_at_clock()
             except StoreError as error:
                 log.error("store.unavailable", reason=str(error))
 
-    async def _server_clock(self) -> float:
-        """By how many seconds the server's clock is ahead of the monotonic one, which nobody sets. The server looked at
-        it at some time before its answer came: as long as what was known may still hold, it does, so that neither a
-        slow answer nor a process that stood still is taken for a clock that was set."""
-        before = time.monotonic()
-        there = await self.read(lambda tx: _own(tx).clock(), whose="gateway")
-        return max(there - time.monotonic(), min(there - before, self._clock_there))
+    async def _look_at_clock(self) -> None:
+        back = self._clock.take(await self.write(lambda tx: self._clock.look(_own(tx))))
+        if back > LONGEST_LEASE / 2:
+            log.warning("store.clock_set_back", seconds=round(back))
+            await self.write(lambda tx: _own(tx).shorten())
+
+    async def _first_look(self) -> Seen:
+        """Waits, where the clock may have been set, for a replica that was there then to find out."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + OTHERS_LOOK
+        while True:
+            may_wait = loop.time() < until
+            seen = await self.write(partial(self._look_first, may_wait=may_wait))
+            if seen is not None:
+                return seen
+            await asyncio.sleep(OTHERS_LOOK / 20)
+
+    def _look_first(self, tx: Tx, *, may_wait: bool) -> Seen | None:
+        return self._clock.join(_own(tx), may_wait=may_wait)
+
+    def _peek(self, tx: Tx) -> Seen:
+        return self._clock.peek(_own(tx))
 
     def _look_around(self, line: Line) -> None:
         """Checks every `LOOK` seconds which server was promoted last. A standby may be promoted while the old primary
@@ -422,7 +447,10 @@ class PostgresStore:
             line.look(self._closing)
 
     def _hear(self, text: str) -> None:
-        self.on_hint(text)
+        if text == NOTE:
+            self._asked_to_look.set()
+        else:
+            self.on_hint(text)
 
     def _listen(self, line: Line, loop: asyncio.AbstractEventLoop) -> None:
         """Passes on hints from other replicas. Nothing depends on them: each replica also polls."""

@@ -242,14 +242,15 @@ def test_a_clock_that_is_slewed_moves_nothing(tmp_path: Path, monkeypatch: pytes
         page(h, "one")
         [was] = outbox(h)
         assert h.gateway.housekeeping is not None
-        real_follow = h.gateway.housekeeping._follow_clock
+        timekeeping = h.gateway.housekeeping._timekeeping
+        real_look = timekeeping.look
         seen: list[float] = []
 
         async def follow() -> None:
             seen.append(h.gateway.clock.jump)
-            await real_follow()
+            await real_look()
 
-        monkeypatch.setattr(h.gateway.housekeeping, "_follow_clock", follow)
+        monkeypatch.setattr(timekeeping, "look", follow)
         monkeypatch.setattr(time, "time", lambda: real() + 5)
         h.wait_for(lambda: max(seen, default=0) > 4 and seen[-1] < 1)
         assert outbox(h)[0].created_at == was.created_at

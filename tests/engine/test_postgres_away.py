@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from gateway.clock import CLOCK_JUMP
 from gateway.config.loading import parse
-from gateway.process.housekeeping import CLOCK_JUMP
 from gateway.process.service import HOUSEKEEPING
 from tests.engine.loads import HEALTHY
 from tests.engine.vendors import page

@@ -17,6 +17,8 @@ from gateway.process.service import Gateway
 from gateway.road.preparing import Shipment, fire
 from gateway.store import Asking, DeliveryRow, TargetRow, Tx
 from gateway.store.postgres import PostgresStore
+from gateway.store.postgres_clock import Seen
+from gateway.store.postgres_tx import PostgresTx
 from tests.chaos_upstream import RESET_AFTER, chaos, say
 from tests.engine.replicas import claim, execute, put, until
 from tests.engine.store_drivers import alert, delivery
@@ -256,7 +258,7 @@ def test_what_a_dead_replica_held_is_taken_over_though_the_servers_clock_was_set
                 async with PostgresStore(url, lease=LEASE) as new:
                     await until(lambda: _takes_over(new))
             else:
-                other._clock_there += 3600
+                other._clock.take(Seen(other._clock._latest.there + 3600, 0.0))
                 await until(lambda: _takes_over(other))
 
     asyncio.run(main())
@@ -284,28 +286,32 @@ def test_a_replica_that_stood_still_does_not_take_it_for_another_clock() -> None
     """Neither where it stood still before the question reached the server nor after."""
 
     async def main() -> None:
-        one = Stopped(shared().database())
-        async with one:
-            before = await one._server_clock()
-            for where in (0, 1):
-                one.stops[where] = 0.5
-                assert abs(await one._server_clock() - before) < 0.1
-            one._clock_there += 3600
-            assert abs(await one._server_clock() - before) < 1.1, "that is beyond any doubt"
+        async with PostgresStore(shared().database()) as one:
+            before = one._clock._latest.there
+            for where in ((0.5, 0.0), (0.0, 0.5)):
+                await _look(one, *where)
+                assert abs(one._clock._latest.there - before) < 0.1
+            one._clock.take(Seen(before + 3600, 0.0))
+            await _look(one, 0.0, 0.5)
+            assert abs(one._clock._latest.there - before) < 1.1, "that is beyond any doubt"
 
     asyncio.run(main())
 
 
-class Stopped(PostgresStore):
-    """A store whose process stands still for so many seconds around each question."""
+async def _look(store: PostgresStore, before: float, after: float) -> None:
+    """Looks at the server's clock, and stands still for so many seconds before and after the question."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.stops = [0.0, 0.0]
+    def work(tx: Tx) -> Seen:
+        assert isinstance(tx, PostgresTx)
+        ask = tx.clock
 
-    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False, whose: Asking = "caller") -> T:
-        """Reads, and stands still before and after."""
-        time.sleep(self.stops[0])  # noqa: ASYNC251 - the whole process is frozen
-        found = await super().read(work, is_long=is_long, whose=whose)
-        time.sleep(self.stops[1])  # noqa: ASYNC251
-        return found
+        def clock() -> float:
+            time.sleep(before)
+            found = ask()
+            time.sleep(after)
+            return found
+
+        tx.clock = clock  # type: ignore[method-assign]
+        return store._clock.look(tx)
+
+    store._clock.take(await store.write(work))
