@@ -24,7 +24,8 @@ class Timekeeping:
         self._store = store
         self._is_off = False
         if store.lease is not None:
-            self._clock.follow(self._off_by())
+            moved = store.follow()
+            self._clock.follow(self._off_by(), moved)
 
     async def look(self) -> None:
         """Follows a clock that was set; to be called every second or so. Due times of waiting deliveries move along, as
@@ -32,10 +33,10 @@ class Timekeeping:
         if self._store.lease is None:
             await self._follow_own()
             return
-        jump = self._store.follow()  # nothing may be awaited from here on: what waits has moved
-        self._clock.follow(self._clock.jump + self._off_by())
-        if jump:
-            log.warning("clock.jumped", seconds=round(jump))
+        before, moved = self._clock.moved, self._store.follow()  # nothing may be awaited until the clock is there too
+        self._clock.follow(self._clock.jump + self._off_by(), moved)
+        if moved != before:
+            log.warning("clock.jumped", seconds=round((moved - before) / 1000))
 
     async def _follow_own(self) -> None:
         """Follows this machine's clock."""

@@ -330,9 +330,10 @@ class Store(Protocol):
     async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:
         """Extends these claims by another `lease`; returns the ids of those still held."""
 
-    def follow(self) -> float:
-        """Follows the clock of a database's server: `ahead` changes, and the times of what waits move along with it.
-        Returns by how many seconds that clock was set since; 0 where there is none."""
+    def follow(self) -> int:
+        """Follows the clock of a database's server: `ahead` changes, and the times of what waits are moved along with
+        it, for all work that is given from now on. Returns by how many milliseconds they are moved altogether; 0 where
+        there is no such clock."""
 
     async def ease(self) -> None:
         """Checks whether there is room again, if the store is strained."""

@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 import psycopg
 import structlog
 
+from gateway.clock import as_of
 from gateway.errors import StoreError
 from gateway.ids import SLOTS
 from gateway.store import ASKING, Asking, DeliveryRow, Tx
@@ -59,8 +60,10 @@ HEAR = 5.0
 """Seconds that the listener waits before it checks whether it is to stop."""
 LOOK_AT_CLOCK = 5.0
 """Seconds between two looks at the server's clock, at most."""
-OTHERS_LOOK = 2.0
-"""Seconds that a replica which is started waits for the others to look at the clock, where that may have been set."""
+OTHERS_LOOK = 7.5
+"""Seconds that a replica which is started waits for another to look at the clock, where that may have been set."""
+AGAIN = 0.1
+"""Seconds after which it looks again itself."""
 
 
 class PostgresStore:
@@ -166,7 +169,7 @@ class PostgresStore:
     # --- what engine code calls --------------------------------------------------------------------------
 
     async def write(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
-        job = Job(work)
+        job = Job(work, shift=self._clock.shift)
         self._jobs.put(job)
         try:
             async with asyncio.timeout(WITHIN):
@@ -182,9 +185,9 @@ class PostgresStore:
     async def read(self, work: Callable[[Tx], T], *, is_long: bool = False, whose: Asking = "caller") -> T:
         """Long reads of callers take one of the readers, those of operators another: the third is left for short reads
         and the gateway's own."""
-        loop = asyncio.get_running_loop()
+        loop, shift = asyncio.get_running_loop(), self._clock.shift
         async with self._listing[whose] if is_long and whose != "gateway" else contextlib.nullcontext():
-            return await loop.run_in_executor(self._readers, self._read, work)
+            return await loop.run_in_executor(self._readers, self._read, work, shift)
 
     async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:
         held = [row.id for row in claims]
@@ -194,7 +197,7 @@ class PostgresStore:
     def ahead(self) -> float:
         return self._clock.ahead
 
-    def follow(self) -> float:
+    def follow(self) -> int:
         return self._clock.follow()
 
     @property
@@ -213,11 +216,11 @@ class PostgresStore:
 
     # --- reading -----------------------------------------------------------------------------------------
 
-    def _read(self, work: Callable[[Tx], T]) -> T:
+    def _read(self, work: Callable[[Tx], T], shift: int) -> T:
         """Reads on a free line; or, where that gets no connection, on one that has a connection."""
         line, lock = self._free_line()
         try:
-            return self._read_again(line, work)
+            return self._read_again(line, work, shift)
         except Away:
             made = next((one for one in self._reading if one[0].is_made), None)
             if made is None:
@@ -228,7 +231,7 @@ class PostgresStore:
         if not lock.acquire(timeout=ANSWER):
             raise Overdue("the only connection left for reads is busy; try again later")
         try:
-            return self._read_again(line, work)
+            return self._read_again(line, work, shift)
         finally:
             lock.release()
 
@@ -240,18 +243,18 @@ class PostgresStore:
                 if lock.acquire(blocking=False):
                     return line, lock
 
-    def _read_again(self, line: Line, work: Callable[[Tx], T]) -> T:
+    def _read_again(self, line: Line, work: Callable[[Tx], T], shift: int) -> T:
         """Repeats the read once on a new connection if the first one is lost, as nothing has been changed."""
         try:
-            return self._read_on(line, work)
+            return self._read_on(line, work, shift)
         except Lost:
             line.drop()
-        return self._read_on(line, work)
+        return self._read_on(line, work, shift)
 
-    def _read_on(self, line: Line, work: Callable[[Tx], T]) -> T:
+    def _read_on(self, line: Line, work: Callable[[Tx], T], shift: int) -> T:
         connection = line.connection()
-        with one_view(line, connection) as journeys:
-            steady, shift = self._clock, self._clock.shift
+        with one_view(line, connection) as journeys, as_of(shift):
+            steady = self._clock
             return work(PostgresTx(line, connection, writes=False, steady=steady, shift=shift, pipeline=journeys))
 
     # --- writing -----------------------------------------------------------------------------------------
@@ -340,7 +343,8 @@ class PostgresStore:
         connection = line.connection()
         with ahead(line, connection) as journeys:
             for number, job in enumerate(jobs):
-                tx = self._tx(line, connection, patient=patient and number == 0, pipeline=journeys, before=before)
+                is_patient = patient and number == 0
+                tx = self._tx(line, connection, job.shift, patient=is_patient, pipeline=journeys, before=before)
                 is_ended = _run(job, tx)
                 before = tx.last
                 (ended if is_ended else again).append(job)
@@ -361,7 +365,7 @@ class PostgresStore:
         try:
             for number, job in enumerate(jobs):
                 say(line, connection, b"RELEASE job; SAVEPOINT job" if number else b"BEGIN; SAVEPOINT job")
-                tx = self._tx(line, connection, patient=patient and number == 0)
+                tx = self._tx(line, connection, job.shift, patient=patient and number == 0)
                 is_ended = _run(job, tx)
                 (ended if is_ended else again).append(job)
                 if is_ended and job.error is None:
@@ -380,6 +384,7 @@ class PostgresStore:
         self,
         line: Line,
         connection: psycopg.Connection[Any],
+        shift: int,
         *,
         patient: bool,
         pipeline: psycopg.Pipeline | None = None,
@@ -391,7 +396,7 @@ class PostgresStore:
             connection,
             writes=True,
             steady=self._clock,
-            shift=self._clock.shift,
+            shift=shift,
             owner=self._owner,
             lease=self._held_for,
             patient=patient,
@@ -423,17 +428,20 @@ class PostgresStore:
             await self.write(lambda tx: _own(tx).shorten())
 
     async def _first_look(self) -> Seen:
-        """Waits, where the clock may have been set, for a replica that was there then to find out."""
+        """Where the clock may have been set, waits for a replica that was there then to find out, for as long as there
+        is any that looks."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + OTHERS_LOOK
+        looked, until = 0.0, 0.0
         while True:
-            may_wait = loop.time() < until
-            seen = await self.write(partial(self._look_first, may_wait=may_wait))
-            if seen is not None:
-                return seen
-            await asyncio.sleep(OTHERS_LOOK / 20)
+            may_wait = not looked or loop.time() < until
+            found = await self.write(partial(self._look_first, may_wait=may_wait))
+            if isinstance(found, Seen):
+                return found
+            if found != looked:
+                looked, until = found, loop.time() + OTHERS_LOOK
+            await asyncio.sleep(AGAIN)
 
-    def _look_first(self, tx: Tx, *, may_wait: bool) -> Seen | None:
+    def _look_first(self, tx: Tx, *, may_wait: bool) -> Seen | float:
         return self._clock.join(_own(tx), may_wait=may_wait)
 
     def _peek(self, tx: Tx) -> Seen:
@@ -497,7 +505,8 @@ def _run(job: Job, tx: PostgresTx) -> bool:
     """Runs a job; returns False if it has to be run again. Raises `Trouble`, which concerns all jobs."""
     job.error = None
     try:
-        job.result = job.work(tx)
+        with as_of(job.shift):
+            job.result = job.work(tx)
         tx.see_locks()
     except Conflict as error:
         job.tries += 1

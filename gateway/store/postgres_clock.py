@@ -80,21 +80,21 @@ class SteadyClock:
         was, self._latest = self._latest, seen
         return was.steady - seen.steady
 
-    def follow(self) -> float:
-        """Follows the latest look; returns by how many seconds the server's clock has jumped since the one before."""
-        jump = self._latest.jumps - self._followed.jumps
+    def follow(self) -> int:
+        """Follows the latest look; returns `shift`."""
         self._followed = self._latest
-        return jump
+        return self.shift
 
     def peek(self, tx: Asked) -> Seen:
         """A look that writes nothing."""
         shared = _shared(tx)
         return Seen(self._asked(tx)[0], shared.jumps if shared else 0.0)
 
-    def join(self, tx: Asked, *, may_wait: bool) -> Seen | None:
+    def join(self, tx: Asked, *, may_wait: bool) -> Seen | float:
         """The first look. This replica has not seen the clock run, so it cannot tell a jump from a time in which no
-        gateway ran. Where it may be either, the others are asked to look and None is returned, if it `may_wait` and
-        any may be there. Where there is none, only a clock that was set back is known to have been set."""
+        gateway ran. Where it may be either, the others are asked to look, if it `may_wait` and any may be there; what
+        is returned then is when one has looked last. Where there is none, only a clock that was set back is known to
+        have been set."""
         tx.lock(NOTE)
         shared = _shared(tx)
         there, at = self._asked(tx)
@@ -102,7 +102,7 @@ class SteadyClock:
             return Seen(there, shared.jumps)
         if shared is not None and may_wait and tx.is_slot_held(shared.seen - shared.jumps):
             tx.tell(NOTE)
-            return None
+            return shared.seen
         jumps = shared.jumps + min(0.0, at - shared.seen) if shared else 0.0
         tx.put_note(NOTE, Shared(jumps=jumps, seen=at, by=self._owner))
         return Seen(there, jumps)
@@ -113,20 +113,19 @@ class SteadyClock:
         shared = _shared(tx)
         there, at = self._asked(tx)
         jump = there - self._latest.there
-        jumps = mine = self._latest.jumps + (jump if abs(jump) >= CLOCK_JUMP else 0.0)
-        if shared is not None and (
-            mine == self._latest.jumps or abs(mine - shared.jumps) < CLOCK_JUMP or self._is_confirmed(shared, at)
-        ):
-            jumps = shared.jumps
+        has_jumped = abs(jump) >= CLOCK_JUMP
+        jumps = self._latest.jumps + (jump if has_jumped else 0.0)
+        if shared is not None:
+            agrees = abs(jumps - shared.jumps) < CLOCK_JUMP
+            is_confirmed = shared.by != self._owner and abs(at - shared.seen) < CLOCK_JUMP
+            if not agrees and not is_confirmed and not has_jumped:
+                return self._latest  # another server answered, whose clock is not set yet
+            if agrees or is_confirmed:  # by others, who see the clock run on: then it was this process that stood still
+                jumps = shared.jumps
         tx.put_note(NOTE, Shared(jumps=jumps, seen=at, by=self._owner))
         if shared is not None and jumps != shared.jumps:
             tx.tell(NOTE)
         return Seen(there, jumps)
-
-    def _is_confirmed(self, shared: Shared, at: float) -> bool:
-        """Whether another replica has just seen the clock run on as before: then it is this process that stood
-        still."""
-        return shared.by != self._owner and abs(at - shared.seen) < CLOCK_JUMP
 
     def _asked(self, tx: Asked) -> tuple[float, float]:
         """By how many seconds the server's clock is ahead of `uptime`, and what it says. The server looked at it at

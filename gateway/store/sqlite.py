@@ -268,8 +268,8 @@ class SqliteStore:
     async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:
         return [row.id for row in claims]
 
-    def follow(self) -> float:
-        return 0.0
+    def follow(self) -> int:
+        return 0
 
     async def ease(self) -> None:
         """Also takes free pages inside the file for room, as the file never shrinks: if the store itself filled the

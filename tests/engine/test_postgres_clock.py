@@ -4,15 +4,29 @@ delayed, and no lease ends early or late, whoever notices it and whenever. The c
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import ExitStack
+from pathlib import Path
 
+import httpx
 import pytest
 
-from gateway.store import DeliveryFilter, DeliveryRow, Tx
+from gateway.clock import Clock
+from gateway.config.loading import parse
+from gateway.process import service
+from gateway.process.service import Gateway
+from gateway.process.timekeeping import Timekeeping
+from gateway.store import DeliveryFilter, DeliveryRow, Tx, postgres
 from gateway.store.postgres import PostgresStore
-from gateway.store.postgres_clock import Seen
+from gateway.store.postgres_clock import NOTE, Seen
+from gateway.store.tables import DELIVERIES
+from tests.chaos_upstream import chaos, say
+from tests.engine.moves import moved, rows_in, typed, written
 from tests.engine.replicas import SHORT, claim, execute, put, set_clock, until, with_a_clock
 from tests.engine.store_drivers import delivery
+from tests.harness import KEY, served
 from tests.postgres_server import shared
+from tests.processes import wait_for
 
 HOUR, MONTH = 3600.0, 30 * 24 * 3600.0
 JUMPS = [HOUR, -HOUR, MONTH, -MONTH]
@@ -99,6 +113,34 @@ def test_what_a_replica_writes_before_it_follows_is_the_same_for_one_that_has_fo
 
 
 @pytest.mark.parametrize("jump", JUMPS)
+def test_work_that_was_given_before_the_clock_is_followed_ends_as_it_began(url: str, jump: float) -> None:
+    """It reads the clock itself, after that has been followed; another replica has not followed yet."""
+
+    async def main() -> None:
+        async with PostgresStore(url, lease=SHORT) as one, PostgresStore(url) as other:
+            clock = Clock()
+            timekeeping = Timekeeping(clock, one)
+            loop = asyncio.get_running_loop()
+
+            def work(tx: Tx) -> None:
+                before = clock()
+                set_clock(url, jump)
+                asyncio.run_coroutine_threadsafe(has_followed(), loop).result(10)
+                tx.insert_delivery(delivery(2, upstream="u", lane="l", created_at=before, due=clock()))
+
+            async def has_followed() -> None:
+                while abs(clock.moved - jump * 1000) > 1000:
+                    await timekeeping.look()
+                    await asyncio.sleep(0.02)
+
+            await one.write(work)
+            [row] = await other.read(lambda tx: tx.deliveries(DeliveryFilter()))
+            assert abs(row.created_at - time.time() * 1000) < 60_000 and 0 <= row.due - row.created_at < 60_000
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("jump", JUMPS)
 def test_a_replica_started_before_anybody_has_noticed_a_jump_does_not_take_it_for_time_that_has_passed(
     url: str, jump: float
 ) -> None:
@@ -127,8 +169,9 @@ def test_what_waits_is_due_in_time_though_the_clock_was_set_back_while_no_replic
     asyncio.run(main())
 
 
-def test_a_time_in_which_no_replica_ran_is_no_jump(url: str) -> None:
+def test_a_time_in_which_no_replica_ran_is_no_jump(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though one was killed: its slot may be a living one's. What waited is as late as it is."""
+    monkeypatch.setattr(postgres, "OTHERS_LOOK", 0.5)
 
     async def main() -> None:
         async with PostgresStore(url) as one:
@@ -177,3 +220,70 @@ def test_a_lease_neither_ends_with_a_jump_nor_outlasts_it(url: str, jump: float)
             assert not await claim(other)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_a_jump_neither_stalls_nor_gives_up_what_waits_for_two_gateways(
+    url: str, jump: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "HOUSEKEEPING", 0.05)
+    with chaos(say(503)) as upstream, ExitStack() as stack:
+        text = (
+            f'store = "{url}"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[upstreams.oncall]\ndialect = "ilert"\n'
+            f'url = "{upstream.url}"\nkey = "there"\nretry = {{ first = "100ms", most = "200ms" }}\n'
+        )
+        gateways = [Gateway(parse(text), PostgresStore(url, lease=SHORT)) for _ in range(2)]
+        places = [stack.enter_context(served(one.app)) for one in gateways]
+        for number, place in enumerate(places):
+            _page(place, f"before-{number}")
+        wait_for(lambda: len(upstream.got) >= 4)
+        set_clock(url, jump)
+        wait_for(lambda: all(abs(one.now() - time.time() * 1000 - jump * 1000) < 60_000 for one in gateways))
+        for number, place in enumerate(places):
+            _page(place, f"after-{number}")
+        upstream.always(say(202, {}))
+        wait_for(lambda: len(_outbox(places[0], "delivered")) == 4, 20)
+        assert not _outbox(places[0], "dead")
+
+
+def _page(place: str, key: str) -> None:
+    page = {"apiKey": KEY, "eventType": "ALERT", "alertKey": key, "summary": key}
+    assert httpx.post(place + "/api/events", json=page, timeout=10).status_code == 202
+
+
+def _outbox(place: str, state: str) -> list[object]:
+    found: list[object] = httpx.get(f"{place}/-/deliveries?state={state}").json()["deliveries"]
+    return found
+
+
+def test_a_store_that_is_moved_takes_what_waits_along_as_it_is(url: str, tmp_path: Path) -> None:
+    """No other engine knows of the jump."""
+
+    async def fill() -> None:
+        async with PostgresStore(url, lease=SHORT) as one:
+            await one.write(put(waits()))
+            set_clock(url, HOUR)
+            await jumped(one, url, HOUR)
+
+    asyncio.run(fill())
+    to = f"sqlite://{tmp_path}/gateway.db"
+    moved(url, to)
+    [row] = rows_in(to)["deliveries"]
+    times = [row[DELIVERIES.fields.index(name)] for name in ("created_at", "due")]
+    assert [round((at - NOW) / 1000) for at in times] == [HOUR, HOUR] and times[1] - times[0] == 500
+    assert NOTE not in [row[0] for row in rows_in(to)["notes"]]
+
+
+def test_a_command_goes_by_the_time_of_the_gateway(url: str, tmp_path: Path) -> None:
+    """What it puts back into the outbox of a server that is a month behind would wait for a month."""
+    set_clock(url, -MONTH)
+
+    async def fill() -> None:
+        async with PostgresStore(url) as one:
+            await one.write(put(delivery(2, upstream="oncall", lane="l", state="dead", finished_at=NOW)))
+
+    asyncio.run(fill())
+    done = typed("retry", written(tmp_path, url), "--dead")
+    assert done.returncode == 0, done.stderr
+    [(due,)] = execute(url, "SELECT due FROM deliveries")
+    assert abs(due / 1000 + MONTH - time.time()) < 60
