@@ -83,7 +83,7 @@ class PostgresSide:
             )
         if jumps:  # no other engine stores what waits by a time of its own
             self.run(_BY_ITS_CLOCK, (round(jumps * 1000), round(jumps * 1000)))
-        self.run("DELETE FROM notes WHERE name = ?", (NOTE,))
+            self.run("DELETE FROM notes WHERE name = ?", (NOTE,))
 
     def _jumps(self) -> float:
         """By how many seconds the server's clock is ahead of the time that its gateways went by."""
