@@ -67,9 +67,11 @@ def free_port() -> int:
 
 
 class Server:
-    """One server. `start` may be called again after `kill`; `close` takes everything away."""
+    """One server; what is in `environ` when it is started is added to its environment. `start` may be called again
+    after `kill`; `close` takes everything away."""
 
     def __init__(self) -> None:
+        self.environ: dict[str, str] = {}
         self.directory = Path(tempfile.mkdtemp(prefix="postgres-"))
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -132,6 +134,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 cwd="/",
                 start_new_session=True,
+                env={**os.environ, **self.environ},
                 **_user(),
             )
         until = time.monotonic() + PATIENCE

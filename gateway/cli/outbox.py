@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from gateway.cli.place import Place, now, placed
+from gateway.cli.place import Place, placed
 from gateway.cli.showing import JSON, print_json, printable, tabbed, table
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def deliveries(
         asked = {"state": state, "upstream": upstream_name, "alert": alert_name, "limit": limit}
         return remote.get("/-/deliveries", **asked)["deliveries"]
 
-    def here(tx: Tx, config: Config) -> Any:
+    def here(tx: Tx, config: Config, now: int) -> Any:
         from gateway.admin.operating import NotAsAsked, listed, storable
         from gateway.admin.tracing import alert_of
         from gateway.store import DeliveryFilter
@@ -52,7 +52,7 @@ def deliveries(
             raise NotAsAsked(f"no alert has the id or key {alert_name!r}")
         upstream = storable(upstream_name) if upstream_name is not None else None
         chosen = DeliveryFilter(state=state, upstream=upstream, alert=alert, limit=limit)
-        return [one.as_json() for one in listed(tx, chosen, config.upstreams, now())]
+        return [one.as_json() for one in listed(tx, chosen, config.upstreams, now)]
 
     rows = place.ask(there, here)
     _say_if_cut(rows, limit)
@@ -121,10 +121,10 @@ def _change(place: Place, what: Literal["retry", "drop"], wanted: dict[str, Any]
         found = remote.post(f"/-/{what}", {**wanted, "who": myself()})
         return found["done"], found["refused"], found["count"], found["refused_count"]
 
-    def here(tx: Tx, config: Config) -> Any:
+    def here(tx: Tx, config: Config, now: int) -> Any:
         from gateway.admin.operating import change
 
-        done, refused, _ = change(tx, what, Operator(myself(), "command line"), now(), config.upstreams, **wanted)
+        done, refused, _ = change(tx, what, Operator(myself(), "command line"), now, config.upstreams, **wanted)
         return done, refused, len(done), len(refused)
 
     done, refused, count, refused_count = place.ask(there, here, writes=True)
@@ -143,7 +143,7 @@ def _change(place: Place, what: Literal["retry", "drop"], wanted: dict[str, Any]
 def operations_(place: Place, limit: int, as_json: bool) -> None:
     """List what operators did, when and why, newest first."""
 
-    def here(tx: Tx, config: Config) -> Any:
+    def here(tx: Tx, config: Config, now: int) -> Any:
         import msgspec
 
         from gateway.admin.operations import kept
@@ -204,12 +204,12 @@ def report(place: Place, since: str, by: Literal["caller", "dialect", "operation
     from gateway.store import Arrivals, LedgerLine
 
     try:
-        start = now() - int(duration(since) * 1000)
+        before = int(duration(since) * 1000)
     except ValueError as error:
         raise click.UsageError(f"--since: {error}") from None
 
-    def here(tx: Tx, config: Config) -> Any:
-        return {"by": by, "since": since, **ledger_since(tx, start, by)}
+    def here(tx: Tx, config: Config, now: int) -> Any:
+        return {"by": by, "since": since, **ledger_since(tx, now - before, by)}
 
     found = place.ask(lambda remote: remote.get("/-/report", since=since, by=by), here)
     lines = msgspec.convert(found["ledger"], list[LedgerLine])
@@ -256,7 +256,7 @@ def callers(place: Place, limit: int, as_json: bool) -> None:
     """List who calls, last seen first. Shown are the result, how often, when, on which path and with which program."""
     from gateway.desk.calling import SHOWN_WITHIN
 
-    def here(tx: Tx, config: Config) -> Any:
+    def here(tx: Tx, config: Config, now: int) -> Any:
         from gateway.desk.calling import as_json
 
         return [as_json(row) for row in tx.calls(limit)]

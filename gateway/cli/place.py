@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from gateway.store import Tx
 
 
-def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> Any:
-    """Runs `work` in the configured store, beside the gateway that may be serving from it."""
+def _with_store(config: Config, work: Callable[[Tx, int], Any], *, writes: bool) -> Any:
+    """Runs `work` in the configured store, beside the gateway that may be serving from it; the time that it is given is
+    that gateway's."""
     from gateway.admin.operating import NotAsAsked
+    from gateway.clock import Clock
     from gateway.config.config import UNTOLD
     from gateway.errors import StoreError
     from gateway.logs import configure
+    from gateway.process.timekeeping import Timekeeping
     from gateway.store.moved import left
     from gateway.store.opening import open_store
 
@@ -37,9 +40,9 @@ def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> A
 
     configure("warning")  # what a store logs is not part of the command's output
 
-    def change(tx: Tx) -> Any:
+    def change(tx: Tx, now: int) -> Any:
         """Runs `work`, and takes it back where the store was moved: the transaction may have waited for the move."""
-        found = work(tx)
+        found = work(tx, now)
         if moved := left(tx):
             raise NotAsAsked(moved.refusal)
         return found
@@ -49,7 +52,12 @@ def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> A
             moved = await store.read(left)
             if moved and writes:
                 raise NotAsAsked(moved.refusal)
-            return moved, await (store.write(change) if writes else store.read(work))
+            clock = Clock()
+            Timekeeping(clock, store)
+            now = clock()
+            return moved, await (
+                store.write(lambda tx: change(tx, now)) if writes else store.read(lambda tx: work(tx, now))
+            )
 
     try:
         moved, found = asyncio.run(run())
@@ -58,11 +66,6 @@ def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> A
     if moved:
         click.echo(moved.remark, err=True)
     return found
-
-
-def now() -> int:
-    """Milliseconds since 1970, as everywhere."""
-    return time.time_ns() // 1_000_000
 
 
 def placed(command: Callable[..., None]) -> Callable[..., None]:
@@ -94,14 +97,17 @@ class Place:
         self._token = token
         self._ca = ca
 
-    def ask(self, there: Callable[[Remote], Any], here: Callable[[Tx, Config], Any], *, writes: bool = False) -> Any:
-        """Runs `there` against the running gateway, or `here` in the store, whichever was named."""
+    def ask(
+        self, there: Callable[[Remote], Any], here: Callable[[Tx, Config, int], Any], *, writes: bool = False
+    ) -> Any:
+        """Runs `there` against the running gateway, or `here` in the store, whichever was named; `here` is also given
+        the time in milliseconds, by the clock that the gateway goes by."""
         from gateway.admin.operating import NotAsAsked
 
         if self._url is None:
             assert self._config_path is not None
             config = load_config(self._config_path, secrets=False)
-            return _with_store(config, lambda tx: here(tx, config), writes=writes)
+            return _with_store(config, lambda tx, now: here(tx, config, now), writes=writes)
         try:
             return there(self._remote(self._url))
         except NotAsAsked as refused:

@@ -46,7 +46,7 @@ def trace(place: Place, name: str, as_json: bool) -> None:
     from gateway.admin.tracing import NOTHING, SEARCHED, Traced
 
     with _trouble():
-        found = place.ask(lambda remote: _there(remote, name), lambda tx, config: _here(tx, config, name))
+        found = place.ask(lambda remote: _there(remote, name), lambda tx, config, now: _here(tx, config, name))
     if as_json:
         print_json(found)
     else:

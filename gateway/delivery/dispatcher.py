@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.clock import Clock
+from gateway.clock import Clock, uptime
 from gateway.config.config import Upstream
 from gateway.delivery.attempt import Client
 from gateway.delivery.breaker import Breaker
@@ -196,7 +196,7 @@ class Dispatcher:
             await asyncio.sleep(lease / 3)
             everywhere = [*self._lanes.values(), *(one.lanes for one in self._leaving.values())]
             claims = [row for lanes in everywhere for row in lanes.claims]
-            began = time.monotonic()
+            began = uptime()
             try:
                 held = await self._store.renew(claims)
                 for lanes in everywhere:

@@ -19,6 +19,7 @@ from msgspec import structs
 
 from gateway import spans
 from gateway.canonical import Operation
+from gateway.clock import uptime
 from gateway.codes import Code
 from gateway.config.choosing import key_entry
 from gateway.config.config import Upstream
@@ -98,14 +99,14 @@ class Lanes:
         return not self._unrecorded
 
     def renewed(self, deliveries: Collection[int], at: float) -> None:
-        """Notes that the leases of these deliveries were renewed at a time (monotonic seconds)."""
+        """Notes that the leases of these deliveries were renewed at a time, by `uptime`."""
         self._held_since.update((one, at) for one in deliveries if one in self._held_since)
 
     def _is_held(self, delivery: DeliveryRow) -> bool:
-        """Whether a delivery is certainly still this process's: if the process was frozen for nearly as long as a
-        lease, another replica may have it by now."""
+        """Whether a delivery is certainly still this process's: if the process was frozen, or its machine slept, for
+        nearly as long as a lease, another replica may have it by now."""
         lease = self._store.lease
-        return lease is None or time.monotonic() - self._held_since[delivery.id] <= lease * 0.8
+        return lease is None or uptime() - self._held_since[delivery.id] <= lease * 0.8
 
     def wake(self) -> None:
         """Makes the outbox be looked at soon."""
@@ -180,7 +181,7 @@ class Lanes:
         is_rated = client.upstream.rate is not None
         if is_rated and (idle := await self._idle(client.upstream, now)) > 0:
             return idle
-        claimed = time.monotonic()  # before the commit: the lease runs from there, though this process may freeze
+        claimed = uptime()  # before the commit: the lease runs from there, though this process may freeze
         shipments, next_due, wait, unrecorded = await (self._store.write if is_rated else self._store.take)(work)
         self._idle_until = time.monotonic() + wait if client is self.client else 0.0
         if unrecorded:

@@ -18,6 +18,7 @@ from gateway.desk import calling
 from gateway.desk.desk import Desk
 from gateway.desk.idempotency import KEPT_MS
 from gateway.errors import StoreError
+from gateway.process.timekeeping import Timekeeping
 from gateway.road import muting
 from gateway.road.requeue import told_at_last
 from gateway.road.timing import Hearing, pass_time
@@ -34,24 +35,16 @@ PURGED_AT_ONCE = 500
 PURGING = 0.25
 """Seconds of each round for which batches are removed one after the other, where there is more than one: more rows may
 expire in a second than are in a batch, and the store would grow for ever."""
-CLOCK_JUMP = 10.0
-"""Seconds by which the clock has to jump to be followed."""
-DIFFERS = (
-    "this machine's clock is so many seconds off from that of the database's server, which all replicas go by; set "
-    "whichever is wrong"
-)
 
 
 class Housekeeping:
     """The housekeeping of a gateway, from when it begins to run."""
 
-    def __init__(self, gateway: Gateway, dispatcher: Dispatcher) -> None:
+    def __init__(self, gateway: Gateway, dispatcher: Dispatcher, timekeeping: Timekeeping) -> None:
         self._gateway = gateway
         self._store = gateway.store
         self._dispatcher = dispatcher
-        self._is_off = False
-        if self._store.lease is not None:
-            gateway.clock.follow(self._off_by())
+        self._timekeeping = timekeeping
         self._hearing = Hearing(gateway.now())
         self._called, self._purged = time.monotonic(), -math.inf
 
@@ -96,47 +89,12 @@ class Housekeeping:
 
     async def _look_around(self) -> None:
         self._gateway.show_upstreams()
-        await self._follow_clock()
+        await self._timekeeping.look()
         await self._store.ease()
         waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True, whose="gateway")
         most = self._config.max_waiting
         count, size = sum(one.count for one in waiting), sum(one.bytes for one in waiting)
         self._desk.full = count >= most.deliveries or size >= most.bytes
-
-    async def _follow_clock(self) -> None:
-        """Follows a system clock that was set. The due times of waiting deliveries are moved first, as they mean a
-        pause, not a time of day: so a jump neither delays deliveries nor has them given up. Where replicas share a
-        store, one clock of many moves nothing."""
-        if self._store.lease is not None:
-            self._gateway.clock.follow(self._gateway.clock.jump + self._off_by())
-            return
-        jump = self._gateway.clock.jump
-        if abs(jump) < CLOCK_JUMP:
-            self._gateway.clock.follow(jump)
-            return
-        log.warning("clock.jumped", seconds=round(jump))
-        first, then = (0.0, jump) if jump > 0 else (jump, 0.0)  # so nothing is taken for overdue or too old meanwhile
-        self._gateway.clock.follow(first)
-        try:
-            await self._store.write(lambda tx: tx.shift_waiting(int(jump * 1000)), is_long=True)
-        except StoreError:
-            self._gateway.clock.follow(-first)
-            raise
-        self._gateway.clock.follow(then)
-
-    def _off_by(self) -> float:
-        """Seconds by which this machine's clock is behind that of the store's server, by which all replicas go: what a
-        replica hours ahead had written down would be due hours later for the others, and what is over by its clock is
-        not over. Nothing where they differ by little, as clocks do."""
-        ahead = self._store.ahead
-        is_off = abs(ahead) >= CLOCK_JUMP
-        if is_off != self._is_off:
-            self._is_off = is_off
-            if is_off:
-                log.warning("clock.differs", seconds=round(-ahead), reason=DIFFERS)
-            else:
-                log.info("clock.agrees")
-        return ahead if is_off else 0.0
 
     async def _pass_time(self) -> None:
         now, desk = self._gateway.now(), self._desk

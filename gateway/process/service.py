@@ -36,6 +36,7 @@ from gateway.metrics import Metrics, Stock
 from gateway.process.housekeeping import Housekeeping
 from gateway.process.lean import swept
 from gateway.process.left_behind import warn_of_scopes, warn_of_upstreams
+from gateway.process.timekeeping import Timekeeping
 from gateway.road import unrecorded
 from gateway.store import Store, Tx
 from gateway.store.moved import left
@@ -182,6 +183,7 @@ class Gateway:
                 store = await stack.enter_async_context(self.store)
             if moved := await store.read(left):
                 raise StoreError(moved.refusal)
+            timekeeping = Timekeeping(self.clock, store)
             floor = await store.read(lambda tx: tx.largest_id())
             self._ids = Ids(slot=lambda: store.slot, floor=floor, clock=self.clock)
             self._name = await store.write(own_name)
@@ -198,7 +200,7 @@ class Gateway:
             )
             self.watch = Watch(store, lambda: self.config, self.dispatcher, self.clock)
             self._use(self.config)
-            self.housekeeping = Housekeeping(self, self.dispatcher)
+            self.housekeeping = Housekeeping(self, self.dispatcher, timekeeping)
             self.dispatcher.start()
             await self._warn_of_orphans()
             with contextlib.suppress(StoreError):

@@ -295,7 +295,7 @@ class Store(Protocol):
     is under way is still recorded; `damage` describes permanent damage to the store, empty where there is none;
     `left_behind` names a server of it that accepts writes although another was promoted after it; `log_size` is how
     many bytes its write-ahead log has, 0 where that is a database's own concern; `ahead` is how many seconds the clock
-    of a database's server is ahead of this machine's, 0 where there is none.
+    of a database's server was ahead of this machine's when it was followed, 0 where there is none.
     """
 
     slot: int
@@ -329,6 +329,11 @@ class Store(Protocol):
 
     async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:
         """Extends these claims by another `lease`; returns the ids of those still held."""
+
+    def follow(self) -> int:
+        """Follows the clock of a database's server: `ahead` changes, and the times of what waits are moved along with
+        it, for all work that is given from now on. Returns by how many milliseconds they are moved altogether; 0 where
+        there is no such clock."""
 
     async def ease(self) -> None:
         """Checks whether there is room again, if the store is strained."""

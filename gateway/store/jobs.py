@@ -15,12 +15,14 @@ from gateway.store import Tx
 
 class Job:
     """A piece of work for the writer, and the future by which its result is awaited. `tries` counts its conflicts,
-    after which it is run again; `is_long` keeps it out of the event loop if the driver runs work there."""
+    after which it is run again; `is_long` keeps it out of the event loop if the driver runs work there; `shift` is by
+    how many milliseconds what waits was moved when it was made."""
 
-    __slots__ = ("error", "future", "is_long", "loop", "result", "tries", "work")
+    __slots__ = ("error", "future", "is_long", "loop", "result", "shift", "tries", "work")
 
-    def __init__(self, work: Callable[[Tx], Any], *, is_long: bool = False) -> None:
+    def __init__(self, work: Callable[[Tx], Any], *, is_long: bool = False, shift: int = 0) -> None:
         self.work = work
+        self.shift = shift
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
         self.is_long = is_long

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from gateway.errors import StoreError
 from gateway.store.moved import ARRIVED, MARK, RUNNING, Moved, noted
+from gateway.store.postgres_clock import NOTE as CLOCK
 from gateway.store.sql import LAST
 from gateway.store.tables import ALERTS, ATTEMPTS, CALLS, COMMANDS, DELIVERIES, TARGETS
 
@@ -51,7 +52,7 @@ TABLES = (
     Copied("commands", COMMANDS.fields, alert=2),
     Copied("deliveries", DELIVERIES.fields, alert=2),
     Copied("attempts", ATTEMPTS.fields),
-    Copied("notes", ("name", "body"), only=f"name NOT IN ('{MARK}', '{ARRIVED}')"),
+    Copied("notes", ("name", "body"), only=f"name NOT IN ('{MARK}', '{ARRIVED}', '{CLOCK}')"),
     Copied("keyed", ("scope", "key", "digest", "at", "answer")),
     Copied("calls", CALLS.fields),
 )

@@ -21,7 +21,6 @@ import contextlib
 import queue
 import secrets
 import threading
-import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -30,10 +29,12 @@ from typing import Any, TypeVar
 import psycopg
 import structlog
 
+from gateway.clock import as_of
 from gateway.errors import StoreError
 from gateway.ids import SLOTS
 from gateway.store import ASKING, Asking, DeliveryRow, Tx
 from gateway.store.jobs import Job, answer
+from gateway.store.postgres_clock import NOTE, Seen, SteadyClock
 from gateway.store.postgres_journeys import CHANNEL, ahead, end, one_view, say, take_back, tell
 from gateway.store.postgres_line import ANSWER, PAUSE, Address, Away, Line, Watch
 from gateway.store.postgres_schema import migrate
@@ -57,6 +58,12 @@ LOOK = 15.0
 """Seconds between checks which server was promoted last."""
 HEAR = 5.0
 """Seconds that the listener waits before it checks whether it is to stop."""
+LOOK_AT_CLOCK = 5.0
+"""Seconds between two looks at the server's clock, at most."""
+OTHERS_LOOK = 7.5
+"""Seconds that a replica which is started waits for another to look at the clock, where that may have been set."""
+AGAIN = 0.1
+"""Seconds after which it looks again itself."""
 
 
 class PostgresStore:
@@ -84,7 +91,8 @@ class PostgresStore:
         self.on_hint: Callable[[str], None] = _ignore_hint
         self.is_strained = False
         self.damage = ""
-        self._clock_there = time.time() - time.monotonic()
+        self._clock = SteadyClock(self._owner)
+        self._asked_to_look = asyncio.Event()
 
     # --- opening and closing -----------------------------------------------------------------------------
 
@@ -92,11 +100,12 @@ class PostgresStore:
         try:
             await asyncio.to_thread(self._prepare)
             self._start()
+            self._clock.take(await self._first_look() if self._owner else await self.read(self._peek))
+            self._clock.follow()
             if self._owner:
                 with contextlib.suppress(StoreError):  # so many may wait that it takes too long
                     await self.write(lambda tx: _own(tx).shorten())
                 self.slot = await self.write(_take_slot)
-                self._clock_there = await self._server_clock()
         except BaseException as error:
             await self._stop()
             if isinstance(error, StoreError):
@@ -160,7 +169,7 @@ class PostgresStore:
     # --- what engine code calls --------------------------------------------------------------------------
 
     async def write(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
-        job = Job(work)
+        job = Job(work, shift=self._clock.shift)
         self._jobs.put(job)
         try:
             async with asyncio.timeout(WITHIN):
@@ -176,9 +185,9 @@ class PostgresStore:
     async def read(self, work: Callable[[Tx], T], *, is_long: bool = False, whose: Asking = "caller") -> T:
         """Long reads of callers take one of the readers, those of operators another: the third is left for short reads
         and the gateway's own."""
-        loop = asyncio.get_running_loop()
+        loop, shift = asyncio.get_running_loop(), self._clock.shift
         async with self._listing[whose] if is_long and whose != "gateway" else contextlib.nullcontext():
-            return await loop.run_in_executor(self._readers, self._read, work)
+            return await loop.run_in_executor(self._readers, self._read, work, shift)
 
     async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:
         held = [row.id for row in claims]
@@ -186,7 +195,10 @@ class PostgresStore:
 
     @property
     def ahead(self) -> float:
-        return self._clock_there - (time.time() - time.monotonic())
+        return self._clock.ahead
+
+    def follow(self) -> int:
+        return self._clock.follow()
 
     @property
     def left_behind(self) -> str:
@@ -204,11 +216,11 @@ class PostgresStore:
 
     # --- reading -----------------------------------------------------------------------------------------
 
-    def _read(self, work: Callable[[Tx], T]) -> T:
+    def _read(self, work: Callable[[Tx], T], shift: int) -> T:
         """Reads on a free line; or, where that gets no connection, on one that has a connection."""
         line, lock = self._free_line()
         try:
-            return self._read_again(line, work)
+            return self._read_again(line, work, shift)
         except Away:
             made = next((one for one in self._reading if one[0].is_made), None)
             if made is None:
@@ -219,7 +231,7 @@ class PostgresStore:
         if not lock.acquire(timeout=ANSWER):
             raise Overdue("the only connection left for reads is busy; try again later")
         try:
-            return self._read_again(line, work)
+            return self._read_again(line, work, shift)
         finally:
             lock.release()
 
@@ -231,18 +243,19 @@ class PostgresStore:
                 if lock.acquire(blocking=False):
                     return line, lock
 
-    def _read_again(self, line: Line, work: Callable[[Tx], T]) -> T:
+    def _read_again(self, line: Line, work: Callable[[Tx], T], shift: int) -> T:
         """Repeats the read once on a new connection if the first one is lost, as nothing has been changed."""
         try:
-            return self._read_on(line, work)
+            return self._read_on(line, work, shift)
         except Lost:
             line.drop()
-        return self._read_on(line, work)
+        return self._read_on(line, work, shift)
 
-    def _read_on(self, line: Line, work: Callable[[Tx], T]) -> T:
+    def _read_on(self, line: Line, work: Callable[[Tx], T], shift: int) -> T:
         connection = line.connection()
-        with one_view(line, connection) as journeys:
-            return work(PostgresTx(line, connection, writes=False, pipeline=journeys))
+        with one_view(line, connection) as journeys, as_of(shift):
+            steady = self._clock
+            return work(PostgresTx(line, connection, writes=False, steady=steady, shift=shift, pipeline=journeys))
 
     # --- writing -----------------------------------------------------------------------------------------
 
@@ -330,7 +343,8 @@ class PostgresStore:
         connection = line.connection()
         with ahead(line, connection) as journeys:
             for number, job in enumerate(jobs):
-                tx = self._tx(line, connection, patient=patient and number == 0, pipeline=journeys, before=before)
+                is_patient = patient and number == 0
+                tx = self._tx(line, connection, job.shift, patient=is_patient, pipeline=journeys, before=before)
                 is_ended = _run(job, tx)
                 before = tx.last
                 (ended if is_ended else again).append(job)
@@ -351,7 +365,7 @@ class PostgresStore:
         try:
             for number, job in enumerate(jobs):
                 say(line, connection, b"RELEASE job; SAVEPOINT job" if number else b"BEGIN; SAVEPOINT job")
-                tx = self._tx(line, connection, patient=patient and number == 0)
+                tx = self._tx(line, connection, job.shift, patient=patient and number == 0)
                 is_ended = _run(job, tx)
                 (ended if is_ended else again).append(job)
                 if is_ended and job.error is None:
@@ -370,6 +384,7 @@ class PostgresStore:
         self,
         line: Line,
         connection: psycopg.Connection[Any],
+        shift: int,
         *,
         patient: bool,
         pipeline: psycopg.Pipeline | None = None,
@@ -380,6 +395,8 @@ class PostgresStore:
             line,
             connection,
             writes=True,
+            steady=self._clock,
+            shift=shift,
             owner=self._owner,
             lease=self._held_for,
             patient=patient,
@@ -391,28 +408,44 @@ class PostgresStore:
 
     async def _keep(self) -> None:
         """Renews the lease on the writer slot. If it was lost, because this process was frozen past its lease, the slot
-        may be another replica's by now: a new one is taken. Also notices that the server's clock was set back."""
+        may be another replica's by now: a new one is taken. Also looks at the server's clock."""
         while True:
-            await asyncio.sleep(self._held_for / 3)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked_to_look.wait(), min(self._held_for / 3, LOOK_AT_CLOCK))
+            self._asked_to_look.clear()
             try:
                 if not await self.write(lambda tx: _own(tx).keep_slot()):
                     self.slot = await self.write(_take_slot)
                     log.warning("store.slot_lost", slot=self.slot)
-                there = await self._server_clock()
-                if (back := self._clock_there - there) > LONGEST_LEASE / 2:
-                    log.warning("store.clock_set_back", seconds=round(back))
-                    await self.write(lambda tx: _own(tx).shorten())
-                self._clock_there = there
+                await self._look_at_clock()
             except StoreError as error:
                 log.error("store.unavailable", reason=str(error))
 
-    async def _server_clock(self) -> float:
-        """By how many seconds the server's clock is ahead of the monotonic one, which nobody sets. The server looked at
-        it at some time before its answer came: as long as what was known may still hold, it does, so that neither a
-        slow answer nor a process that stood still is taken for a clock that was set."""
-        before = time.monotonic()
-        there = await self.read(lambda tx: _own(tx).clock(), whose="gateway")
-        return max(there - time.monotonic(), min(there - before, self._clock_there))
+    async def _look_at_clock(self) -> None:
+        back = self._clock.take(await self.write(lambda tx: self._clock.look(_own(tx))))
+        if back > LONGEST_LEASE / 2:
+            log.warning("store.clock_set_back", seconds=round(back))
+            await self.write(lambda tx: _own(tx).shorten())
+
+    async def _first_look(self) -> Seen:
+        """Where the clock may have been set, waits for a replica that was there then to find out, for as long as there
+        is any that looks."""
+        loop = asyncio.get_running_loop()
+        looked, until = 0.0, 0.0
+        while True:
+            may_wait = not looked or loop.time() < until
+            found = await self.write(partial(self._look_first, may_wait=may_wait))
+            if isinstance(found, Seen):
+                return found
+            if found != looked:
+                looked, until = found, loop.time() + OTHERS_LOOK
+            await asyncio.sleep(AGAIN)
+
+    def _look_first(self, tx: Tx, *, may_wait: bool) -> Seen | float:
+        return self._clock.join(_own(tx), may_wait=may_wait)
+
+    def _peek(self, tx: Tx) -> Seen:
+        return self._clock.peek(_own(tx))
 
     def _look_around(self, line: Line) -> None:
         """Checks every `LOOK` seconds which server was promoted last. A standby may be promoted while the old primary
@@ -422,7 +455,10 @@ class PostgresStore:
             line.look(self._closing)
 
     def _hear(self, text: str) -> None:
-        self.on_hint(text)
+        if text == NOTE:
+            self._asked_to_look.set()
+        else:
+            self.on_hint(text)
 
     def _listen(self, line: Line, loop: asyncio.AbstractEventLoop) -> None:
         """Passes on hints from other replicas. Nothing depends on them: each replica also polls."""
@@ -469,7 +505,8 @@ def _run(job: Job, tx: PostgresTx) -> bool:
     """Runs a job; returns False if it has to be run again. Raises `Trouble`, which concerns all jobs."""
     job.error = None
     try:
-        job.result = job.work(tx)
+        with as_of(job.shift):
+            job.result = job.work(tx)
         tx.see_locks()
     except Conflict as error:
         job.tries += 1

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import psycopg
 from psycopg import errors
 from psycopg.pq import TransactionStatus
@@ -16,6 +17,7 @@ from psycopg.pq import TransactionStatus
 from gateway.errors import StoreError
 from gateway.store.moving import BYTES, TABLES, Copied, TooLong, Unclear
 from gateway.store.postgres import PostgresStore
+from gateway.store.postgres_clock import NOTE, Shared
 from gateway.store.postgres_line import Address, Watch
 from gateway.store.postgres_schema import LOCK
 
@@ -41,9 +43,10 @@ SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_c
 # Tables are locked until the commit, and a move goes on after that until the other store has committed too.
 _ALONE = b"SELECT pg_advisory_lock(%d)" % (LOCK + 1)
 _SERVING = (
-    "SELECT count(*), ceil(extract(epoch FROM max(leased_until) - statement_timestamp()))::bigint "
-    "FROM slots WHERE leased_until > statement_timestamp()"
+    "SELECT count(*), ceil(extract(epoch FROM max(leased_until)) + ? - extract(epoch FROM clock_timestamp()))::bigint "
+    "FROM slots WHERE extract(epoch FROM leased_until) + ? > extract(epoch FROM clock_timestamp())"
 )
+_BY_ITS_CLOCK = "UPDATE deliveries SET created_at = created_at + ?, due = due + ? WHERE state = 'waiting'"
 
 
 class PostgresSide:
@@ -71,12 +74,21 @@ class PostgresSide:
             self._connection.execute(_DURABLE, (f"{LOCKED_WITHIN}s",))
             self._connection.execute(_ALONE)
             self._connection.execute(f"LOCK TABLE {names} IN EXCLUSIVE MODE".encode())
-        [(count, longest)] = self.run(_SERVING)
+        jumps = self._jumps()
+        [(count, longest)] = self.run(_SERVING, (jumps, jumps))
         if count:
             raise StoreError(
                 f"gateways serve from {self.shown} ({count}): stop them first, and keep them stopped; one that was "
                 f"killed counts as stopped after {longest} s at most"
             )
+        if jumps:  # no other engine stores what waits by a time of its own
+            self.run(_BY_ITS_CLOCK, (round(jumps * 1000), round(jumps * 1000)))
+            self.run("DELETE FROM notes WHERE name = ?", (NOTE,))
+
+    def _jumps(self) -> float:
+        """By how many seconds the server's clock is ahead of the time that its gateways went by."""
+        found = self.run("SELECT body FROM notes WHERE name = ?", (NOTE,))
+        return msgspec.json.decode(found[0][0], type=Shared).jumps if found else 0.0
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._telling("cannot be used"), self._answering(TAKES):

@@ -14,10 +14,11 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 import psycopg
+from msgspec import structs
 from psycopg import errors
 
 from gateway.errors import Problem, ProblemKind, StoreError
-from gateway.store import AlertRow, Arrivals, CommandRow, DeliveryRow, LedgerLine, TargetRow
+from gateway.store import AlertRow, Arrivals, CommandRow, DeliveryRow, LedgerLine, TargetRow, Waiting
 from gateway.store.postgres_line import ANSWER, Line
 from gateway.store.rows import UNCONFIRMED
 from gateway.store.sql import SqlTx
@@ -65,9 +66,10 @@ class Unclear(Trouble):
 
 class PostgresTx(SqlTx):
     """One job's part of a transaction on a line. `owner` is this replica; `lease` is how many seconds it holds what it
-    claims; `patient` says whether it waits for locks that others hold. With a `pipeline`, only reads are waited for,
-    and are sent together with the writes before them; `before` is the previous job's last statement in it, `last` the
-    last statement so far."""
+    claims, by `steady`, the time that all replicas agree on; `shift` is by how many milliseconds the gateway's clock is
+    ahead of that (see `postgres_clock`). `patient` says whether it waits for locks that others hold. With a `pipeline`,
+    only reads are waited for, and are sent together with the writes before them; `before` is the previous job's last
+    statement in it, `last` the last statement so far."""
 
     _by_id = "id + 0"
     _commands_first = "commands c JOIN deliveries d ON d.command = c.id"
@@ -78,6 +80,8 @@ class PostgresTx(SqlTx):
         connection: psycopg.Connection[Any],
         *,
         writes: bool,
+        steady: Callable[[], float],
+        shift: int = 0,
         owner: str = "",
         lease: float = 0.0,
         patient: bool = True,
@@ -88,6 +92,8 @@ class PostgresTx(SqlTx):
         self._connection = connection
         self._cursor = connection.cursor()
         self._writes = writes
+        self._steady = steady
+        self._shift = shift
         self._pipeline = pipeline
         self._before = before
         self._tried: list[Rows] = []
@@ -158,6 +164,30 @@ class PostgresTx(SqlTx):
         """Whether a statement of a previous job failed, and this job's were skipped for it."""
         return self._before is not None and self._before.pgresult is None
 
+    # the times of what waits, which are stored in steady time
+
+    def _decoded(self, columns: Sequence[Any]) -> DeliveryRow:
+        row = super()._decoded(columns)
+        if self._shift and row.state == "waiting":
+            row.created_at += self._shift
+            row.due += self._shift
+        return row
+
+    def _stored(self, row: DeliveryRow) -> DeliveryRow:
+        if not self._shift or row.state != "waiting":
+            return row
+        return structs.replace(row, created_at=row.created_at - self._shift, due=row.due - self._shift)
+
+    def next_due(self, upstream: str, after: int) -> int | None:
+        found = super().next_due(upstream, after - self._shift)
+        return None if found is None else found + self._shift
+
+    def waiting(self) -> list[Waiting]:
+        return [structs.replace(one, oldest=one.oldest + self._shift) for one in super().waiting()]
+
+    def _lease_end(self) -> float:
+        return self._steady() + self._lease
+
     # locks and claims
 
     def lock(self, *names: str) -> bool:
@@ -194,16 +224,17 @@ class PostgresTx(SqlTx):
 
     def insert_delivery(self, row: DeliveryRow) -> None:
         """Inserts it as claimed by this replica, which also sends it: here its caller waits for the verdict."""
-        self._run(_INSERT, [*DELIVERIES.values(row), self._owner, self._lease])
+        self._run(_INSERT, [*DELIVERIES.values(self._stored(row)), self._owner, self._lease_end()])
 
     def update_delivery(self, row: DeliveryRow) -> None:
         """Leaves owner and lease as they are; raises `Conflict` if another replica has taken it over since it was
         read."""
+        values = DELIVERIES.update_values(self._stored(row))
         if self._fences.get(row.id) == row.fence:  # locked when it was read: nobody can have taken it over
-            self._run(_UPDATE, DELIVERIES.update_values(row))
+            self._run(_UPDATE, values)
             return
         update = _UPDATE_IF_OURS if self._patient else _UPDATE_AT_ONCE
-        found = self._one(update, [*DELIVERIES.update_values(row), row.fence])
+        found = self._one(update, [*values, row.fence])
         if found is None and super().delivery(row.id) is not None:
             raise Conflict(f"delivery {row.id} was taken over by another replica")
 
@@ -215,7 +246,7 @@ class PostgresTx(SqlTx):
         of_it = "(SELECT alert FROM deliveries WHERE id = ?)"
         self._foresee((ALERTS, f"id = {of_it}", (delivery,)), (TARGETS, f"alert = {of_it}", (delivery,)))
         found = rows.fetchone()
-        row = DELIVERIES.decode(found) if found else None
+        row = self._decoded(found) if found else None
         if row is not None:
             self._fences[row.id] = row.fence
         return row
@@ -225,7 +256,7 @@ class PostgresTx(SqlTx):
             return super().held(ids)
         wait = "" if self._patient else " NOWAIT"
         chosen = f"{DELIVERIES.select} WHERE id = ANY(?) ORDER BY id FOR UPDATE{wait}"
-        rows = [DELIVERIES.decode(row) for row in self._all(chosen, (list(ids),))]
+        rows = [self._decoded(row) for row in self._all(chosen, (list(ids),))]
         self._fences.update((row.id, row.fence) for row in rows)
         return rows
 
@@ -242,9 +273,12 @@ class PostgresTx(SqlTx):
     ) -> list[DeliveryRow]:
         rows = self._all(
             claiming(ranked=ranked or unsent, fresh=fresh, unsent=unsent),
-            (self._owner, upstream, now, self._owner, list(taken), limit, self._owner, self._lease),
+            (
+                *(self._owner, upstream, now - self._shift, self._steady(), self._owner, list(taken), limit),
+                *(self._owner, self._lease_end()),
+            ),
         )
-        found = [DELIVERIES.decode(row[:-1]) for row in rows]
+        found = [self._decoded(row[:-1]) for row in rows]
         self._unrecorded |= frozenset(row.id for row, columns in zip(found, rows, strict=True) if columns[-1])
         commands, alerts = [row.command for row in found], [row.alert for row in found if row.alert is not None]
         if found:
@@ -295,9 +329,9 @@ class PostgresTx(SqlTx):
         """Renews the leases of this replica's deliveries; returns which. A row locked by another transaction is left
         for the next time."""
         rows = self._all(
-            "UPDATE deliveries SET leased_until = statement_timestamp() + ? * interval '1 second' WHERE id IN "
+            "UPDATE deliveries SET leased_until = to_timestamp(?) WHERE id IN "
             "(SELECT id FROM deliveries WHERE id = ANY(?) AND owner = ? FOR UPDATE SKIP LOCKED) RETURNING id",
-            (self._lease, deliveries, self._owner),
+            (self._lease_end(), deliveries, self._owner),
         )
         return [row[0] for row in rows]
 
@@ -318,29 +352,32 @@ class PostgresTx(SqlTx):
     def take_slot(self) -> int | None:
         """Takes the free writer slot whose lease ended the longest ago; None if all are held."""
         found = self._one(
-            "UPDATE slots SET owner = ?, leased_until = statement_timestamp() + ? * interval '1 second' "
-            "WHERE slot = (SELECT slot FROM slots WHERE leased_until <= statement_timestamp() "
+            "UPDATE slots SET owner = ?, leased_until = to_timestamp(?) "
+            "WHERE slot = (SELECT slot FROM slots WHERE leased_until <= to_timestamp(?) "
             "ORDER BY leased_until, slot LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING slot",
-            (self._owner, self._lease),
+            (self._owner, self._lease_end(), self._steady()),
         )
         return found[0] if found else None
+
+    def is_slot_held(self, at: float) -> bool:
+        """Whether any replica held a slot at this time."""
+        held = "SELECT 1 FROM slots WHERE owner <> '' AND leased_until > to_timestamp(?) LIMIT 1"
+        return self._one(held, (at,)) is not None
 
     def keep_slot(self) -> bool:
         """Renews the lease of the slot; returns whether it was still this replica's."""
         kept = self._one(
-            "UPDATE slots SET leased_until = statement_timestamp() + ? * interval '1 second' "
-            "WHERE owner = ? RETURNING slot",
-            (self._lease, self._owner),
+            "UPDATE slots SET leased_until = to_timestamp(?) WHERE owner = ? RETURNING slot",
+            (self._lease_end(), self._owner),
         )
         return kept is not None
 
     def shorten(self) -> None:
-        """Shortens leases that end later than any that is granted now, as the server's clock was set back since:
-        whoever is alive renews them in time, and those of the dead would block what they hold for as long as it was set
-        back."""
-        shorter = "leased_until = statement_timestamp() + ? * interval '1 second'"
-        too_long = "leased_until > statement_timestamp() + ? * interval '1 second'"
-        bounds = (self._lease, LONGEST_LEASE)
+        """Shortens leases that end later than any that is granted now, as the time has gone back since: whoever is
+        alive renews them in time, and those of the dead would block what they hold for as long."""
+        shorter = "leased_until = to_timestamp(?)"
+        too_long = "leased_until > to_timestamp(?)"
+        bounds = (self._lease_end(), self._steady() + LONGEST_LEASE)
         self._run(f"UPDATE deliveries SET {shorter} WHERE state = 'waiting' AND {too_long}", bounds)
         self._run(f"UPDATE slots SET {shorter} WHERE {too_long}", bounds)
 
@@ -434,18 +471,18 @@ def claiming(*, ranked: bool = False, fresh: bool = False, unsent: bool = False)
         "WHERE d.upstream = ? AND d.state = 'waiting' AND d.due <= ? "
         + (f"AND d.rank < {UNCONFIRMED} " if unsent else "")
         + (f"AND {FRESH} " if fresh else "")
-        + "AND (d.leased_until <= statement_timestamp() OR d.owner = ?) AND d.lane <> ALL(?) "
+        + "AND (d.leased_until <= to_timestamp(?) OR d.owner = ?) AND d.lane <> ALL(?) "
         f"AND NOT EXISTS ({older} AND o.id < d.id AND o.state = 'waiting' ORDER BY o.id OFFSET 0) "
         f"ORDER BY {'d.rank, d.due' if ranked else 'd.due'} LIMIT ? FOR UPDATE OF d SKIP LOCKED) "
         "UPDATE deliveries d SET fence = d.fence + CASE WHEN chosen.is_own THEN 0 ELSE 1 END, owner = ?, "
-        "under_way = true, leased_until = statement_timestamp() + ? * interval '1 second' FROM chosen "
+        "under_way = true, leased_until = to_timestamp(?) FROM chosen "
         f"WHERE d.id = chosen.id RETURNING {columns}, chosen.under_way"
     )
 
 
 _INSERT = (
     f"INSERT INTO deliveries ({DELIVERIES.columns}, owner, leased_until) "
-    f"VALUES ({', '.join('?' for _ in DELIVERIES.fields)}, ?, statement_timestamp() + ? * interval '1 second')"
+    f"VALUES ({', '.join('?' for _ in DELIVERIES.fields)}, ?, to_timestamp(?))"
 )
 _UPDATE = DELIVERIES.update.replace(" SET ", " SET under_way = false, ", 1)
 _UPDATE_IF_OURS = f"{_UPDATE} AND fence = ? RETURNING id"

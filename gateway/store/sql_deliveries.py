@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
 from gateway.store import AttemptRow, DeliveryFilter, DeliveryRow, DeliveryState, Waiting
@@ -19,6 +19,10 @@ FRESH = "(d.attempts = 0 OR d.due = d.created_at)"
 class Deliveries(Running):
     """Deliveries and attempts: storing and listing them, and choosing those whose turn it is."""
 
+    def _decoded(self, columns: Sequence[Any]) -> DeliveryRow:
+        """The delivery in a row. A driver that stores the times of what waits by another clock converts them."""
+        return DELIVERIES.decode(columns)
+
     def insert_delivery(self, row: DeliveryRow) -> None:
         self._run(DELIVERIES.insert, DELIVERIES.values(row))
 
@@ -27,7 +31,7 @@ class Deliveries(Running):
 
     def delivery(self, delivery: int) -> DeliveryRow | None:
         found = self._one(f"{DELIVERIES.select} WHERE id = ?", (delivery,))
-        return DELIVERIES.decode(found) if found else None
+        return self._decoded(found) if found else None
 
     def deliveries(self, chosen: DeliveryFilter) -> list[DeliveryRow]:
         if chosen.state not in (None, *STATES):
@@ -40,7 +44,7 @@ class Deliveries(Running):
             order = self._by_id if chosen.alert is not None or chosen.ids else "id"
             statement = f"{DELIVERIES.select} WHERE {where} ORDER BY {order} {_way(chosen)} LIMIT ?"
             values.append(chosen.limit)
-        return [DELIVERIES.decode(row) for row in self._all(statement, values)]
+        return [self._decoded(row) for row in self._all(statement, values)]
 
     def _numbers_of_a_state(self, chosen: DeliveryFilter) -> tuple[str, list[Any]]:
         """The statement that finds their ids by the index of waiting or dead deliveries, and the values to bind. The
@@ -76,7 +80,7 @@ class Deliveries(Running):
 
     def deliveries_of(self, command: int) -> list[DeliveryRow]:
         rows = self._all(f"{DELIVERIES.select} WHERE command = ? ORDER BY {self._by_id}", (command,))
-        return [DELIVERIES.decode(row) for row in rows]
+        return [self._decoded(row) for row in rows]
 
     def is_waiting(self, alert: int, upstream: str) -> bool:
         waits = "SELECT 1 FROM deliveries WHERE alert = ? AND upstream = ? AND state = 'waiting'"
@@ -85,7 +89,7 @@ class Deliveries(Running):
     def last_waiting(self, upstream: str, lane: str) -> DeliveryRow | None:
         lane_only = "upstream = ? AND lane = ? AND state = 'waiting' ORDER BY id DESC LIMIT 1"
         found = self._one(f"{DELIVERIES.select} WHERE {lane_only}", (upstream, lane))
-        return DELIVERIES.decode(found) if found else None
+        return self._decoded(found) if found else None
 
     def waits_before(self, row: DeliveryRow) -> bool:
         lane = "upstream = ? AND lane = ? AND state = 'waiting' AND id < ?"
@@ -98,7 +102,7 @@ class Deliveries(Running):
 
     def newest_in_lane(self, upstream: str, lane: str) -> DeliveryRow | None:
         found = self._newest(upstream, lane).fetchone()
-        return DELIVERIES.decode(found) if found else None
+        return self._decoded(found) if found else None
 
     def _newest(self, upstream: str, lane: str) -> Rows:
         newest = "upstream = ? AND lane = ? ORDER BY id DESC LIMIT 1"
@@ -136,7 +140,7 @@ class Deliveries(Running):
             (upstream, now, limit + len(taken)),
         )
         free = [row for row in rows if row[_LANE] not in taken]
-        return [DELIVERIES.decode(row) for row in free[:limit]]
+        return [self._decoded(row) for row in free[:limit]]
 
     def unrecorded(self) -> frozenset[int]:
         return frozenset()

@@ -268,6 +268,9 @@ class SqliteStore:
     async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:
         return [row.id for row in claims]
 
+    def follow(self) -> int:
+        return 0
+
     async def ease(self) -> None:
         """Also takes free pages inside the file for room, as the file never shrinks: if the store itself filled the
         disk, what is purged frees room only there. Some of that serves as the reserve until the ballast fits again."""

@@ -4,6 +4,9 @@ The gateway runs under libfaketime (the pip package of that name, which compiles
 while it serves; the monotonic clock is left alone. Before each jump the upstream refuses for a while, so that retries
 are under way when it comes. The negative control lets the monotonic clock jump too, which no event loop survives.
 
+With `--store postgres` it is the clock of the database's server that jumps, and that of one of two replicas, which is
+on the same machine; a third one is started at each jump. There the negative control does not move what waits.
+
 The library makes every lock of the process slow: at 40 alerts a second that alone takes a whole core, and causes the
 delays that are seen. So there are few alerts; how long they take without a jump is measured in the same way.
 """
@@ -13,15 +16,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from tests.chaos import replicated
 from tests.chaos.accounts import account
+from tests.chaos.leased import leased
 from tests.chaos.load import Ledger, Load
-from tests.chaos.processes import CONCURRENCY, configuration, free_port, outbox, running
+from tests.chaos.processes import CONCURRENCY, GATEWAY, configuration, free_port, outbox, running
+from tests.chaos.replicated import LEASE, Balanced, Replica
 from tests.chaos.sink import Arrival, Sink, sink
 from tests.chaos.verdicts import Verdict, command, parser
+from tests.postgres_server import Server
 
 HOUR, MONTH = 3600, 30 * 24 * 3600
 JUMPS = (0, HOUR, 0, MONTH, 0, -HOUR, 0, -MONTH, 0)
@@ -52,9 +61,7 @@ async def clock(
     assert preload is not None, "pip install libfaketime"
     ledger, port, stop = Ledger(), free_port(), asyncio.Event()
     offset = directory / "offset"
-    _set(offset, 0)
-    environ = {"LD_PRELOAD": str(preload), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_CACHE_DURATION": "1"}
-    environ["FAKETIME_DONT_FAKE_MONOTONIC"] = environ["DONT_FAKE_MONOTONIC"] = "0" if monotonic_too else "1"
+    environ = _faked(preload, offset, monotonic_too=monotonic_too)
     stalls, storms, drained = [], [], True
     with sink(directory) as upstream:
         config = configuration(directory, upstream.url, top='retention = "1000d"', retry=("500ms", "2s"))
@@ -71,11 +78,79 @@ async def clock(
             await process.terminate()
         taken = [one for one in upstream.arrivals() if one.status == 202]
         found = account(ledger, taken, await outbox(directory / "gateway.db"))
+    verdict = _judged(jumps, stalls, storms, drained=drained)
+    found.judge(verdict, CONCURRENCY)
+    return verdict
+
+
+async def clock_of_server(
+    directory: Path, jumps: tuple[int, ...] = JUMPS, *, rate: float = 10.0, program: tuple[str, ...] = GATEWAY
+) -> Verdict:
+    """Makes these jumps of a PostgreSQL server's clock under load."""
+    preload = library()
+    assert preload is not None, "pip install libfaketime"
+    ledger, stop, server = Ledger(), asyncio.Event(), Server()
+    offset = server.directory / "offset"  # there the server's user can read it, and its copy of the library
+    environ = _faked(Path(shutil.copy(preload, server.directory)), offset)
+    server.environ |= environ
+    stalls, storms = [], []
+    try:
+        url = server.make().database()
+        with sink(directory) as upstream:
+            beside, other, third = (
+                Replica(
+                    directory,
+                    number,
+                    url,
+                    upstream.url,
+                    program=program,
+                    top='retention = "1000d"',
+                    retry=("500ms", "2s"),
+                    environ=environ if number == 0 else None,
+                )
+                for number in range(3)
+            )
+            try:
+                for one in (beside, other):
+                    await one.start().process.ready()
+                loading = asyncio.create_task(Balanced(ledger, [beside.port, other.port]).run(rate, stop))
+                await asyncio.sleep(1.0)
+                for jump in jumps:
+                    stall, storm = await _jump(upstream, ledger, offset, jump, then=third.start)
+                    stalls.append(stall)
+                    storms.append(storm)
+                    await third.process.ready(within=time.monotonic() - third.process.started + 30)
+                    await third.process.terminate()
+                stop.set()
+                await loading
+                drained = await other.process.drained(20.0)
+                await asyncio.gather(beside.process.terminate(), other.process.terminate())
+            finally:
+                for one in (beside, other, third):
+                    one.end()
+            taken = [one for one in upstream.arrivals() if one.status == 202]
+            found = account(ledger, taken, await replicated.outbox(url))
+    finally:
+        server.close()
+    verdict = _judged(jumps, stalls, storms, drained=drained)
+    found.judge(verdict, 2 * CONCURRENCY)
+    return verdict
+
+
+def _faked(preload: Path, offset: Path, *, monotonic_too: bool = False) -> dict[str, str]:
+    """The environment of a process whose clock is off by what is in a file, at first not at all."""
+    _set(offset, 0)
+    environ = {"LD_PRELOAD": str(preload), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_CACHE_DURATION": "1"}
+    return environ | dict.fromkeys(
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "DONT_FAKE_MONOTONIC"), "0" if monotonic_too else "1"
+    )
+
+
+def _judged(jumps: tuple[int, ...], stalls: list[float], storms: list[float], *, drained: bool) -> Verdict:
     still = [stall for jump, before, stall in zip(jumps, (0, *jumps), stalls, strict=False) if jump == before]
     verdict = Verdict({"jumps": len(jumps) - len(still), "s of delay (worst)": max(stalls)})
     verdict.figures |= {"s of delay without a jump (worst)": max(still, default=0.0)}
     verdict.figures |= {"times the attempts": max(storms)}
-    found.judge(verdict, CONCURRENCY)
     verdict.hold(drained, "the outbox did not drain")
     most = max(still, default=0.0) + STALL
     slow = [jump for jump, stall in zip(jumps, stalls, strict=True) if stall > most]
@@ -84,14 +159,17 @@ async def clock(
     return verdict
 
 
-async def _jump(upstream: Sink, ledger: Ledger, offset: Path, to: int) -> tuple[float, float]:
-    """Makes one jump; returns the seconds that deliveries under way took to arrive, and the factor by which attempts
-    rose."""
+async def _jump(
+    upstream: Sink, ledger: Ledger, offset: Path, to: int, then: Callable[[], object] = bool
+) -> tuple[float, float]:
+    """Makes one jump, and calls `then`; returns the seconds that deliveries under way took to arrive, and the factor by
+    which attempts rose."""
     upstream.mood(status=503)
     await asyncio.sleep(1.5)
     under_way = {(one.nonce, one.word) for one in ledger.of("acknowledged")}
     jumped = time.monotonic()
     _set(offset, to)
+    then()
     await asyncio.sleep(1.0 + CACHED)
     upstream.mood(status=202)
     healed = time.monotonic()
@@ -119,6 +197,9 @@ def _between(arrivals: list[Arrival], begin: float, end: float) -> int:
 
 async def _run(directory: Path, given: argparse.Namespace) -> Verdict:
     jumps = JUMPS * given.times
+    if given.store == "postgres":
+        program = leased(LEASE, "unmoved") if given.control else GATEWAY
+        return await clock_of_server(directory, jumps, rate=given.rate, program=program)
     return await clock(directory, jumps, rate=given.rate, monotonic_too=given.control)
 
 
@@ -127,6 +208,7 @@ def main() -> int:
     arguments = parser(__doc__)
     arguments.add_argument("--times", type=int, default=5, help=f"how often to go through the {len(JUMPS)} jumps")
     arguments.add_argument("--rate", type=float, default=10.0)
+    arguments.add_argument("--store", choices=["sqlite", "postgres"], default="sqlite")
     return command("clock jumps", _run, arguments.parse_args())
 
 

@@ -1,7 +1,8 @@
 """A replica whose lease is short enough for a test to wait for, and which can be given a fault for negative controls.
 
 `python -m tests.chaos.leased SECONDS FAULT …`, followed by the arguments of `serve`. `none`: the gateway as it is.
-`heedless`: it records outcomes although another replica has taken the delivery over.
+`heedless`: it records outcomes although another replica has taken the delivery over. `unmoved`: when the server's clock
+is set, what waits does not move along.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ def main() -> None:
     service.open_store = partial(open_store, lease=float(sys.argv[1]))  # type: ignore[attr-defined]
     if sys.argv[2] == "heedless":
         lanes.settle = _heedless  # type: ignore[attr-defined]
+    if sys.argv[2] == "unmoved":
+        from gateway.store.postgres_clock import SteadyClock
+
+        SteadyClock.shift = property(lambda clock: 0)  # type: ignore[assignment,method-assign]
     cli.main(["serve", *sys.argv[3:]])
 
 

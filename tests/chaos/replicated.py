@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -109,7 +109,10 @@ class Replica:
         inbound: str = "",
         top: str = "",
         concurrency: int = CONCURRENCY,
+        retry: tuple[str, str] = ("20ms", "200ms"),
+        environ: Mapping[str, str] | None = None,
     ) -> None:
+        self._retry, self._environ = retry, environ
         self._directory = directory / f"replica-{number}"
         self._directory.mkdir()
         self._url, self._upstream, self._program = url, upstream, program
@@ -134,10 +137,16 @@ class Replica:
             f'store = "{self._url}{mark}application_name={self.name}"\n{self._top}\n'
             f'[inbound.ilert]\nkeys = {{ chaos = "{CALLER_KEY}" }}\n{self._inbound}\n'
             f'[upstreams.oncall]\ndialect = "ilert"\nurl = "{self._upstream}"\nkey = "{UPSTREAM_KEY}"\n'
-            f'retry = {{ first = "20ms", most = "200ms" }}\nconcurrency = {self._concurrency}\n'
+            f'retry = {{ first = "{self._retry[0]}", most = "{self._retry[1]}" }}\n'
+            f"concurrency = {self._concurrency}\n"
         )
-        self.process = Process(self.config, self.port, program=self._program)
+        self.process = Process(self.config, self.port, program=self._program, environ=self._environ)
         return self
+
+    def end(self) -> None:
+        """Kills it if it was ever started and is still there."""
+        if self.name:
+            self.process.kill()
 
     def freeze(self) -> None:
         """Stops it with SIGSTOP, which it does not notice."""

@@ -62,3 +62,23 @@ async def opened_and_closed(url: str) -> None:
     """Opens a replica's store and closes it."""
     async with PostgresStore(url):
         pass
+
+
+def with_a_clock(url: str) -> str:
+    """Gives a database a clock of its own, before any store is opened there, which `set_clock` sets; returns the
+    URL."""
+    name = url.rpartition("/")[2]
+    execute(url, "CREATE TABLE is_off (by DOUBLE PRECISION)")
+    execute(url, "INSERT INTO is_off VALUES (0)")
+    execute(
+        url,
+        "CREATE FUNCTION public.clock_timestamp() RETURNS TIMESTAMPTZ LANGUAGE sql AS $$ SELECT "
+        "pg_catalog.clock_timestamp() + (SELECT max(by) FROM public.is_off) * interval '1 second' $$",
+    )
+    execute(url, f"ALTER DATABASE {name} SET search_path = public, pg_catalog")
+    return url
+
+
+def set_clock(url: str, ahead: float) -> None:
+    """Sets the clock of a database to so many seconds ahead of what it is."""
+    execute(url, "UPDATE is_off SET by = %s", ahead)

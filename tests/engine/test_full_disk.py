@@ -199,6 +199,24 @@ def test_a_clock_that_is_set_neither_stalls_nor_gives_up_what_waits(
         assert not outbox(h, "dead")
 
 
+def test_what_waits_while_the_machine_sleeps_is_as_late_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monotonic clock stands still meanwhile, so it looks like a clock that was set."""
+    monkeypatch.setattr(service, "HOUSEKEEPING", 0.02)
+    real, real_ns, real_of = time.time, time.time_ns, time.clock_gettime
+    slept = 3600
+    with chaos(HANG) as upstream, on(tmp_path, upstream) as h:
+        page(h, "one")
+        [was] = outbox(h)
+        monkeypatch.setattr(time, "clock_gettime", lambda of: real_of(of) + slept)
+        monkeypatch.setattr(time, "time_ns", lambda: real_ns() + slept * 10**9)
+        monkeypatch.setattr(time, "time", lambda: real() + slept)
+        h.wait_for(lambda: h.gateway.now() - was.created_at > slept * 1000)
+        time.sleep(0.1)  # some rounds of housekeeping
+        assert outbox(h)[0].created_at == was.created_at
+
+
 def test_a_clock_that_is_set_back_while_no_gateway_runs_does_not_stall_what_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,14 +242,15 @@ def test_a_clock_that_is_slewed_moves_nothing(tmp_path: Path, monkeypatch: pytes
         page(h, "one")
         [was] = outbox(h)
         assert h.gateway.housekeeping is not None
-        real_follow = h.gateway.housekeeping._follow_clock
+        timekeeping = h.gateway.housekeeping._timekeeping
+        real_look = timekeeping.look
         seen: list[float] = []
 
         async def follow() -> None:
             seen.append(h.gateway.clock.jump)
-            await real_follow()
+            await real_look()
 
-        monkeypatch.setattr(h.gateway.housekeeping, "_follow_clock", follow)
+        monkeypatch.setattr(timekeeping, "look", follow)
         monkeypatch.setattr(time, "time", lambda: real() + 5)
         h.wait_for(lambda: max(seen, default=0) > 4 and seen[-1] < 1)
         assert outbox(h)[0].created_at == was.created_at

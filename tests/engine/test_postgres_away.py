@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from gateway.clock import CLOCK_JUMP
 from gateway.config.loading import parse
-from gateway.process.housekeeping import CLOCK_JUMP
 from gateway.process.service import HOUSEKEEPING
 from tests.engine.loads import HEALTHY
 from tests.engine.vendors import page
@@ -91,6 +91,9 @@ def test_a_replica_whose_clock_is_wrong_goes_by_the_one_of_the_database(
             [found] = other.execute(off, (key,)).fetchone() or (None,)
             return found is not None and float(found) < CLOCK_JUMP * 1000
 
+        assert h.gateway.dispatcher is not None
+        shut_at = h.gateway.dispatcher._lanes["oncall"].gate._shut_at
+        assert abs(shut_at - real() * 1000) < 60_000, "what other replicas took since would not be seen for hours"
         assert is_right("wrong")
         time.sleep(HOUSEKEEPING * 1.5)
         assert is_right("still wrong")

@@ -34,7 +34,7 @@ def test_a_claim_walks_an_index_also_where_nothing_is_known_of_the_table(url: st
         connection.execute(fill.encode())
         by_rank = "deliveries_ranked"
         for ranked, unsent, index in ((False, False, "deliveries_due"), (True, False, by_rank), (True, True, by_rank)):
-            values: tuple[Any, ...] = ("me", "u", 10**12, "me", [], 10, "me", 15.0)
+            values: tuple[Any, ...] = ("me", "u", 10**12, 0.0, "me", [], 10, "me", 15.0)
             claim = _translated(claiming(ranked=ranked, unsent=unsent))
             told = connection.execute(b"EXPLAIN (ANALYZE) " + claim, values).fetchall()
             plan = "\n".join(row[0] for row in told)

@@ -17,6 +17,8 @@ from gateway.process.service import Gateway
 from gateway.road.preparing import Shipment, fire
 from gateway.store import Asking, DeliveryRow, TargetRow, Tx
 from gateway.store.postgres import PostgresStore
+from gateway.store.postgres_clock import Seen
+from gateway.store.postgres_tx import PostgresTx
 from tests.chaos_upstream import RESET_AFTER, chaos, say
 from tests.engine.replicas import claim, execute, put, until
 from tests.engine.store_drivers import alert, delivery
@@ -108,6 +110,41 @@ TAKEN_OVER = b"""
 UPDATE deliveries SET owner = 'another', fence = fence + 1, leased_until = now() + interval '1 minute'
 WHERE state = 'waiting'
 """
+
+
+class Asleep(PostgresStore):
+    """The store of a replica whose machine sleeps after its first claim; another replica has taken that over then."""
+
+    def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(url, lease=LEASE)
+        self._url = url
+        self._monkeypatch = monkeypatch
+        self.has_slept = False
+
+    async def take(self, work: Callable[[Tx], T]) -> T:
+        """Claims, and sleeps once if anything was claimed: the monotonic clock does not notice it."""
+        done, real = await super().take(work), time.clock_gettime
+        if not self.has_slept and execute(self._url, "SELECT 1 FROM deliveries"):
+            self.has_slept = True
+            execute(self._url, TAKEN_OVER.decode())
+            self._monkeypatch.setattr(time, "clock_gettime", lambda of: real(of) + 10 * LEASE)
+        return done
+
+
+def test_what_was_taken_over_while_the_machine_slept_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = shared().database()
+    with chaos(say(202, {})) as upstream:
+        text = (
+            f'store = "{url}"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
+            f'[upstreams.oncall]\ndialect = "ilert"\nurl = "{upstream.url}"\nkey = "there"\n'
+        )
+        store = Asleep(url, monkeypatch)
+        with served(Gateway(parse(text), store).app) as place:
+            page = {"apiKey": KEY, "eventType": "ALERT", "alertKey": "disk", "summary": "disk full"}
+            assert httpx.post(place + "/api/events", json=page, timeout=10).status_code == 202
+            wait_for(lambda: store.has_slept)
+            time.sleep(LEASE)
+            assert not upstream.got, "it was sent although another replica had it"
 
 
 def _by_id(url: str, upstream: str) -> str:
@@ -221,7 +258,7 @@ def test_what_a_dead_replica_held_is_taken_over_though_the_servers_clock_was_set
                 async with PostgresStore(url, lease=LEASE) as new:
                     await until(lambda: _takes_over(new))
             else:
-                other._clock_there += 3600
+                other._clock.take(Seen(other._clock._latest.there + 3600, 0.0))
                 await until(lambda: _takes_over(other))
 
     asyncio.run(main())
@@ -249,28 +286,32 @@ def test_a_replica_that_stood_still_does_not_take_it_for_another_clock() -> None
     """Neither where it stood still before the question reached the server nor after."""
 
     async def main() -> None:
-        one = Stopped(shared().database())
-        async with one:
-            before = await one._server_clock()
-            for where in (0, 1):
-                one.stops[where] = 0.5
-                assert abs(await one._server_clock() - before) < 0.1
-            one._clock_there += 3600
-            assert abs(await one._server_clock() - before) < 1.1, "that is beyond any doubt"
+        async with PostgresStore(shared().database()) as one:
+            before = one._clock._latest.there
+            for where in ((0.5, 0.0), (0.0, 0.5)):
+                await _look(one, *where)
+                assert abs(one._clock._latest.there - before) < 0.1
+            one._clock.take(Seen(before + 3600, 0.0))
+            await _look(one, 0.0, 0.5)
+            assert abs(one._clock._latest.there - before) < 1.1, "that is beyond any doubt"
 
     asyncio.run(main())
 
 
-class Stopped(PostgresStore):
-    """A store whose process stands still for so many seconds around each question."""
+async def _look(store: PostgresStore, before: float, after: float) -> None:
+    """Looks at the server's clock, and stands still for so many seconds before and after the question."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.stops = [0.0, 0.0]
+    def work(tx: Tx) -> Seen:
+        assert isinstance(tx, PostgresTx)
+        ask = tx.clock
 
-    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False, whose: Asking = "caller") -> T:
-        """Reads, and stands still before and after."""
-        time.sleep(self.stops[0])  # noqa: ASYNC251 - the whole process is frozen
-        found = await super().read(work, is_long=is_long, whose=whose)
-        time.sleep(self.stops[1])  # noqa: ASYNC251
-        return found
+        def clock() -> float:
+            time.sleep(before)
+            found = ask()
+            time.sleep(after)
+            return found
+
+        tx.clock = clock  # type: ignore[method-assign]
+        return store._clock.look(tx)
+
+    store._clock.take(await store.write(work))

@@ -454,7 +454,7 @@ def test_notes_are_found_by_how_their_names_begin(harness: Harness) -> None:
         assert tx.notes("a", 2) == [7, 4]
         assert tx.notes("a_", 99) == [3] and tx.notes("a%", 99) == [2] and tx.notes("A", 99) == [5]
         tx.remove_notes("a", "a_", 99)
-        assert tx.notes("", 99) == [6, 7, 4, 3, 5] and tx.note("A e") == 5
+        assert tx.notes("a", 99) == [7, 4, 3] and tx.notes("b", 99) == [6] and tx.note("A e") == 5
 
     in_tx(harness, work)
 

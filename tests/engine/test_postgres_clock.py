@@ -1,0 +1,289 @@
+"""The clock of a PostgreSQL server is set while gateways serve from it: nothing that waits there becomes overdue or is
+delayed, and no lease ends early or late, whoever notices it and whenever. The clock is the database's own here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.clock import Clock
+from gateway.config.loading import parse
+from gateway.process import service
+from gateway.process.service import Gateway
+from gateway.process.timekeeping import Timekeeping
+from gateway.store import DeliveryFilter, DeliveryRow, Tx, postgres
+from gateway.store.postgres import PostgresStore
+from gateway.store.postgres_clock import NOTE, Seen
+from gateway.store.tables import DELIVERIES
+from tests.chaos_upstream import chaos, say
+from tests.engine.moves import moved, rows_in, typed, written
+from tests.engine.replicas import SHORT, claim, execute, put, set_clock, until, with_a_clock
+from tests.engine.store_drivers import delivery
+from tests.harness import KEY, served
+from tests.postgres_server import shared
+from tests.processes import wait_for
+
+HOUR, MONTH = 3600.0, 30 * 24 * 3600.0
+JUMPS = [HOUR, -HOUR, MONTH, -MONTH]
+NOW = 1_800_000_000_000
+
+
+@pytest.fixture(name="url")
+def _url() -> str:
+    """The URL of an empty database whose clock can be set."""
+    return with_a_clock(shared().database())
+
+
+def waits(number: int = 2) -> DeliveryRow:
+    """A delivery that waits for its second attempt."""
+    return delivery(number, upstream="u", lane="l", attempts=1, created_at=NOW, due=NOW + 500)
+
+
+async def shown(store: PostgresStore) -> dict[int, tuple[int, int]]:
+    """By how many seconds each delivery was moved, by the clock of this replica's gateway, and its pause in
+    milliseconds."""
+    rows = await store.read(lambda tx: tx.deliveries(DeliveryFilter()))
+    return {row.id: (round((row.created_at - NOW) / 1000), row.due - row.created_at) for row in rows}
+
+
+async def jumped(store: PostgresStore, url: str, by: float) -> None:
+    """Waits until the jumps sum up to this for the store's gateway, which follows the clock every now and then."""
+
+    async def has() -> bool:
+        store.follow()
+        return (await shown(store))[2] == (by, 500)
+
+    await until(has)
+    assert abs(_jumps(url) - by) < 1
+
+
+def _jumps(url: str) -> float:
+    return float(_note(url, "jumps"))
+
+
+def _note(url: str, what: str) -> str:
+    statement = "SELECT convert_from(body, 'utf8')::json->>%s FROM notes WHERE name = 'clock'"
+    return str(execute(url, statement, what)[0][0])
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_a_jump_that_several_replicas_see_moves_what_waits_once(url: str, jump: float) -> None:
+    """And not at all once the clock was set right again."""
+
+    async def main() -> None:
+        async with PostgresStore(url, lease=SHORT) as one, PostgresStore(url, lease=SHORT) as other:
+            await one.write(put(waits()))
+            for ahead in (jump, 0.0):
+                set_clock(url, ahead)
+                await jumped(one, url, ahead)
+                await jumped(other, url, ahead)
+                await asyncio.sleep(SHORT)  # both have looked again
+                await jumped(one, url, ahead)
+                await jumped(other, url, ahead)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_what_a_replica_writes_before_it_follows_is_the_same_for_one_that_has_followed(url: str, jump: float) -> None:
+    """Its gateway's clock has not moved yet: by that it says when a delivery was made, and records a retry."""
+
+    async def main() -> None:
+        async with PostgresStore(url, lease=SHORT) as one, PostgresStore(url, lease=SHORT) as other:
+            await other.write(put(waits()))
+            set_clock(url, jump)
+            await jumped(one, url, jump)
+
+            def fail(tx: Tx) -> None:
+                row = tx.delivery(2)
+                assert row is not None and row.created_at == NOW
+                row.due = NOW + 900
+                tx.update_delivery(row)
+
+            await other.write(fail)
+            await other.write(put(waits(3)))
+            assert await shown(one) == {2: (jump, 900), 3: (jump, 500)}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_work_that_was_given_before_the_clock_is_followed_ends_as_it_began(url: str, jump: float) -> None:
+    """It reads the clock itself, after that has been followed; another replica has not followed yet."""
+
+    async def main() -> None:
+        async with PostgresStore(url, lease=SHORT) as one, PostgresStore(url) as other:
+            clock = Clock()
+            timekeeping = Timekeeping(clock, one)
+            loop = asyncio.get_running_loop()
+
+            def work(tx: Tx) -> None:
+                before = clock()
+                set_clock(url, jump)
+                asyncio.run_coroutine_threadsafe(has_followed(), loop).result(10)
+                tx.insert_delivery(delivery(2, upstream="u", lane="l", created_at=before, due=clock()))
+
+            async def has_followed() -> None:
+                while abs(clock.moved - jump * 1000) > 1000:
+                    await timekeeping.look()
+                    await asyncio.sleep(0.02)
+
+            await one.write(work)
+            [row] = await other.read(lambda tx: tx.deliveries(DeliveryFilter()))
+            assert abs(row.created_at - time.time() * 1000) < 60_000 and 0 <= row.due - row.created_at < 60_000
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_a_replica_started_before_anybody_has_noticed_a_jump_does_not_take_it_for_time_that_has_passed(
+    url: str, jump: float
+) -> None:
+    async def main() -> None:
+        async with PostgresStore(url) as one:  # it looks every five seconds
+            await one.write(put(waits()))
+            set_clock(url, jump)
+            async with PostgresStore(url, lease=SHORT) as new:
+                await jumped(new, url, jump)
+                await asyncio.sleep(SHORT)
+                await jumped(one, url, jump)
+                await jumped(new, url, jump)
+
+    asyncio.run(main())
+
+
+def test_what_waits_is_due_in_time_though_the_clock_was_set_back_while_no_replica_ran(url: str) -> None:
+    async def main() -> None:
+        set_clock(url, HOUR)
+        async with PostgresStore(url) as one:
+            before = one._clock()
+        set_clock(url, 0.0)
+        async with PostgresStore(url) as one:
+            assert -1 < one._clock() - before < 10
+
+    asyncio.run(main())
+
+
+def test_a_time_in_which_no_replica_ran_is_no_jump(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though one was killed: its slot may be a living one's. What waited is as late as it is."""
+    monkeypatch.setattr(postgres, "OTHERS_LOOK", 0.5)
+
+    async def main() -> None:
+        async with PostgresStore(url) as one:
+            await one.write(put(waits()))
+        execute(url, "UPDATE slots SET owner = 'killed', leased_until = now() + interval '5 seconds' WHERE slot = 7")
+        set_clock(url, HOUR)
+        async with PostgresStore(url, lease=SHORT) as new:
+            await asyncio.sleep(SHORT)
+            assert _jumps(url) == 0 and await shown(new) == {2: (0, 500)}
+
+    asyncio.run(main())
+
+
+def test_a_process_that_stood_still_takes_no_time_from_the_others(url: str) -> None:
+    """Its own time has stood still too, as that of a virtual machine does."""
+
+    async def main() -> None:
+        async with PostgresStore(url, lease=SHORT) as one, PostgresStore(url, lease=SHORT) as other:
+            await one.write(put(waits()))
+
+            async def other_has_looked() -> bool:
+                return _note(url, "by") == other._owner
+
+            await until(other_has_looked)
+            one._clock.take(Seen(one._clock._latest.there - HOUR, 0.0))
+            await until(lambda: _agree(one, other))
+            assert _jumps(url) == 0 and await shown(one) == {2: (0, 500)}
+
+    asyncio.run(main())
+
+
+async def _agree(one: PostgresStore, other: PostgresStore) -> bool:
+    return abs(one._clock() - other._clock()) < 1
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_a_lease_neither_ends_with_a_jump_nor_outlasts_it(url: str, jump: float) -> None:
+    async def main() -> None:
+        async with PostgresStore(url) as one, PostgresStore(url, lease=SHORT) as other:
+            await one.write(put(waits(2)))
+            await other.write(put(delivery(3, upstream="u", lane="of another")))
+            set_clock(url, jump)
+            assert [row.id for row in await claim(other)] == [3]
+            await asyncio.sleep(2 * SHORT)
+            assert {row.id for row in await claim(one)} == {2, 3}
+            assert not await claim(other)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_a_jump_neither_stalls_nor_gives_up_what_waits_for_two_gateways(
+    url: str, jump: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "HOUSEKEEPING", 0.05)
+    with chaos(say(503)) as upstream, ExitStack() as stack:
+        text = (
+            f'store = "{url}"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[upstreams.oncall]\ndialect = "ilert"\n'
+            f'url = "{upstream.url}"\nkey = "there"\nretry = {{ first = "100ms", most = "200ms" }}\n'
+        )
+        gateways = [Gateway(parse(text), PostgresStore(url, lease=SHORT)) for _ in range(2)]
+        places = [stack.enter_context(served(one.app)) for one in gateways]
+        for number, place in enumerate(places):
+            _page(place, f"before-{number}")
+        wait_for(lambda: len(upstream.got) >= 4)
+        set_clock(url, jump)
+        wait_for(lambda: all(abs(one.now() - time.time() * 1000 - jump * 1000) < 60_000 for one in gateways))
+        for number, place in enumerate(places):
+            _page(place, f"after-{number}")
+        upstream.always(say(202, {}))
+        wait_for(lambda: len(_outbox(places[0], "delivered")) == 4, 20)
+        assert not _outbox(places[0], "dead")
+
+
+def _page(place: str, key: str) -> None:
+    page = {"apiKey": KEY, "eventType": "ALERT", "alertKey": key, "summary": key}
+    assert httpx.post(place + "/api/events", json=page, timeout=10).status_code == 202
+
+
+def _outbox(place: str, state: str) -> list[object]:
+    found: list[object] = httpx.get(f"{place}/-/deliveries?state={state}").json()["deliveries"]
+    return found
+
+
+def test_a_store_that_is_moved_takes_what_waits_along_as_it_is(url: str, tmp_path: Path) -> None:
+    """No other engine knows of the jump."""
+
+    async def fill() -> None:
+        async with PostgresStore(url, lease=SHORT) as one:
+            await one.write(put(waits()))
+            set_clock(url, HOUR)
+            await jumped(one, url, HOUR)
+
+    asyncio.run(fill())
+    to = f"sqlite://{tmp_path}/gateway.db"
+    moved(url, to)
+    [row] = rows_in(to)["deliveries"]
+    times = [row[DELIVERIES.fields.index(name)] for name in ("created_at", "due")]
+    assert [round((at - NOW) / 1000) for at in times] == [HOUR, HOUR] and times[1] - times[0] == 500
+    assert NOTE not in [row[0] for row in rows_in(to)["notes"]]
+
+
+def test_a_command_goes_by_the_time_of_the_gateway(url: str, tmp_path: Path) -> None:
+    """What it puts back into the outbox of a server that is a month behind would wait for a month."""
+    set_clock(url, -MONTH)
+
+    async def fill() -> None:
+        async with PostgresStore(url) as one:
+            await one.write(put(delivery(2, upstream="oncall", lane="l", state="dead", finished_at=NOW)))
+
+    asyncio.run(fill())
+    done = typed("retry", written(tmp_path, url), "--dead")
+    assert done.returncode == 0, done.stderr
+    [(due,)] = execute(url, "SELECT due FROM deliveries")
+    assert abs(due / 1000 + MONTH - time.time()) < 60
