@@ -77,6 +77,8 @@ def chosen(
     """The deliveries that are meant, oldest first: by id, all dead ones, or the dead ones of an upstream, with those
     `waiting` for it if asked for; of those `after` a delivery, `most` at most."""
     wanted = tuple(ids)
+    if wanted and (dead or upstream is not None):
+        raise NotAsAsked("name deliveries by id, or use --dead or --upstream, not both")
     if wanted:
         found = _by_id(tx, sorted(set(wanted)))
         missing = sorted(set(wanted) - {row.id for row in found})

@@ -141,7 +141,7 @@ def test_dead_letters_are_listed_sent_again_and_dropped(tmp_path: Path) -> None:
         assert done["done"] == sorted(one["id"] for one in dead[1:]), "in their old order"
         soon(lambda: len(s.listed("delivered")) == 2)
         assert [one["would_send"] for one in s.listed("delivered")] == [[], []], "nothing more"
-        again = s.post("/-/retry", {"ids": done["done"], "dead": True}).json()
+        again = s.post("/-/retry", {"ids": done["done"]}).json()
         assert again["done"] == [] and again["refused_count"] == 2
 
         [third, second, first] = s.get("/-/operations").json()["operations"]
@@ -247,6 +247,8 @@ def test_what_an_operator_sends_again_does_not_wait_for_the_retry_budget(tmp_pat
     ("path", "body", "said"),
     [
         ("/-/retry", {}, "name deliveries by id"),
+        ("/-/retry", {"ids": [5], "dead": True}, "not both"),
+        ("/-/drop", {"ids": [5], "upstream": "oncall", "because": "x"}, "not both"),
         ("/-/retry", {"ids": [5]}, "no such delivery: 5"),
         ("/-/retry", {"upstream": "oncal"}, "there are no deliveries for an upstream 'oncal'"),
         ("/-/drop", {"upstream": "oncal", "because": "x"}, "there are no deliveries for an upstream 'oncal'"),
