@@ -8,7 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Literal, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest, values
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+    values,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.delivery.breaker import RESERVE, Breaker
@@ -44,6 +53,7 @@ class Metrics:
     def __init__(self) -> None:
         if WORKER in os.environ:
             _go_on_counting(os.environ[WORKER])
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # further series, which hardly anybody reads
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._shown: set[str] = set()

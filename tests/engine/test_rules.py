@@ -39,6 +39,7 @@ def test_every_metric_that_a_rule_looks_at_exists() -> None:
     for rule in rules():
         for name in re.findall(r"\balert_gateway_\w+", rule["expr"]):
             assert name in known or name.removesuffix("_total") in known, name
+    assert not [name for name in known if name.endswith("_created")], "a series more for each"
 
 
 def test_what_replicas_see_together_is_one_alert() -> None:
