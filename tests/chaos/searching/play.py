@@ -19,6 +19,8 @@ MOMENT = [name for name in (*BEFORE, *AFTER) if name not in VERDICTS]
 """Faults that pass."""
 RECENT = 6
 """So many of the last alerts are spoken of."""
+HEARD = 3.0
+"""Seconds that vendors have to hear of an alert."""
 
 Step = Callable[[random.Random], Coroutine[Any, Any, None]]
 
@@ -245,6 +247,8 @@ class Play:
         for vendor in self.house.vendors.values():
             lost = chance.choice(("lost", "lost 503", "lost, hangs"))
             vendor.planned.extend((lost, *("503",) * chance.choice((0, 1, 3))))
+        told = self.house.routes[caller].to
+        planned = {one: len(one.planned) for one in self.house.vendors.values() if one.name in told}
         self.had_faults = True
         self.house.note("the answers to what is said next are lost")
         is_new = not live or chance.random() < 0.6
@@ -252,6 +256,16 @@ class Play:
         for _ in range(chance.choice((1, 1, 2, 3))):
             if alert.is_known:
                 await self._some(alert, chance, but=() if chance.random() < 0.3 else ENDING)
+        await self._heard(planned)
+
+    async def _heard(self, planned: dict[Vendor, int]) -> None:
+        """Waits until each vendor has met one of its planned faults, but not for ever: some may have nothing to hear.
+        Else a busy machine says the first of it only when all are well again."""
+        until = asyncio.get_running_loop().time() + HEARD
+        while any(len(vendor.planned) == count for vendor, count in planned.items()):
+            if asyncio.get_running_loop().time() > until:
+                return
+            await asyncio.sleep(0.02)
 
     async def _again(self, chance: random.Random) -> None:
         """A key is used again while the end of the alert before it waits."""
