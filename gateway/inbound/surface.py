@@ -35,7 +35,7 @@ from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.inbound import browsers
 from gateway.inbound.bulk import LARGE, Bulk
 from gateway.inbound.limits import WHOLE, decode, inflate, read_body
-from gateway.inbound.masking import masked
+from gateway.inbound.masking import masked, masked_in_address
 from gateway.inbound.paths import Match, Paths
 from gateway.mapping.values import from_millis
 from gateway.road.accepted import Answered
@@ -346,9 +346,12 @@ def _unkeyed(match: Match, path: str) -> str:
 
 
 def _logged(call: _Call, inbound: Inbound | None) -> str:
-    """Returns the path as it may be logged: where no route matches, a credential could be anywhere in it, and is
-    masked."""
-    return _unkeyed(call.match, call.path)[:200] if call.match else cleaned(unquote(call.path), _keys_of(inbound))
+    """Returns the path as it may be logged: the caller's credential is masked in it and, where no route matches,
+    whatever could be one."""
+    if call.match is None:
+        return cleaned(unquote(call.path), _keys_of(inbound))
+    path: str = masked_in_address(_unkeyed(call.match, call.path), call.credential)
+    return path[:200]
 
 
 def _decoded(body: bytes, incoming: Incoming, dialect: Dialect) -> Any:
@@ -365,13 +368,18 @@ def _decoded(body: bytes, incoming: Incoming, dialect: Dialect) -> Any:
 
 
 def _without_credential(incoming: Incoming, credential: str, plain: bytes, dialect: Dialect) -> Incoming:
-    """Returns a request whose body does not tell the credential, but where the vendor's API has it."""
+    """Returns a request that does not tell the credential, but where the vendor's API has it."""
+    query = masked_in_address(incoming.query, credential)
+    params = {
+        name: said if name == CREDENTIAL else masked_in_address(said, credential)
+        for name, said in incoming.params.items()
+    }
     told = 0
     if dialect.credential_in_body:
         alone = Incoming({}, {}, {}, incoming.body, incoming.now)
         told = int(credential in dialect.credentials(alone))
     body = masked(incoming.body, credential, plain, told=told)
-    return incoming if body is incoming.body else structs.replace(incoming, body=body)
+    return structs.replace(incoming, params=params, query=query, body=body)
 
 
 def _verify(inbound: Inbound, incoming: Incoming, body: bytes) -> None:
