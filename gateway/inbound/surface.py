@@ -151,9 +151,12 @@ class Surface:
 
     def _preflight(self, call: _Call) -> str:
         """Returns the method that a browser asks to be allowed to use, where the vendor lets it; no key comes with
-        such a question."""
+        such a question. Any other is a request like all, as some vendors have OPTIONS."""
         wanted = browsers.asked_for(call.method, call.headers)
-        match = self._paths.match(wanted, call.path, call.host) if wanted else None
+        try:
+            match = self._paths.match(wanted, call.path, call.host) if wanted else None
+        except Problem:
+            return ""
         if match is None or not browsers.lets(match.inbound, wanted):
             return ""
         call.match = match
