@@ -58,7 +58,7 @@ def said(dialect: Dialect, field: str, value: Any) -> Flat:
     if not field:
         return {}
     put(wire, field, value)
-    return {path: found for path, found in dialect.mapping.interpret(wire).whole().items() if path in LOUD}
+    return {path: found for path, found in dialect.mapping.meaning(wire).items() if path in LOUD}
 
 
 @cache
@@ -95,7 +95,7 @@ def wakes(upstream: Upstream, body: Wire) -> bool | None:
     mapping = upstream.destination.mapping
     if upstream.dialect.kind == "rule":
         return None
-    meant = {**mapping.implied, **mapping.interpret(body).whole()}
+    meant = {**mapping.implied, **mapping.meaning(body)}
     if meant.get("urgency") is not None:
         return bool(meant["urgency"] == "high")
     severity = meant.get("severity")

@@ -115,8 +115,9 @@ def _heartbeat(check: Check, table: dict[str, Any] | None) -> Heartbeat | None:
     if table is None:
         return None
     given = check.struct(HeartbeatFile, table, "heartbeat")
-    url = check.secret(given.url, "heartbeat.url")
-    if check.resolve and not re.match(r"https?://[^\s/?#]", url.value()):
+    faults, url = len(check.problems), check.secret(given.url, "heartbeat.url")
+    is_known = check.resolve and len(check.problems) == faults
+    if is_known and not re.match(r"https?://[^\s/?#]", url.value()):
         check.say("heartbeat.url", "is not an address such as https://hc.example.com/ping/…")
     return Heartbeat(
         url=url,

@@ -43,6 +43,7 @@ class Tables:
             if name in table:
                 try:
                     given[item.name] = msgspec.convert(table[name], hints[item.name])
+                    self._replaced.discard(_join(path, name))  # of another table with this path, as in a list
                     continue
                 except msgspec.ValidationError as error:
                     for where, problem in wrong_types(_join(path, name), table[name], hints[item.name], error):

@@ -106,7 +106,7 @@ def _meant(row: AlertRow, target: TargetRow, upstream: Upstream, flat: Flat) -> 
         return flat
     mapping = upstream.destination.mapping
     shown = mapping.write({"status": flat.get("status")}, Writing(), side="reply", partial=True)
-    return {**mapping.interpret(body).whole(), **mapping.interpret(shown, side="reply").flat}
+    return {**mapping.meaning(body), **mapping.interpret(shown, side="reply").flat}
 
 
 def forget(tx: Tx, alert: int, upstream: Upstream, now: int) -> None:

@@ -18,15 +18,25 @@ def masked(body: Any, credential: str, plain: bytes, *, told: int) -> Any:
     `told` times that the vendor's API asks for."""
     if len(credential) < SHORTEST or _times(plain, credential) <= told:
         return body
+    return _without(body, _forms(credential))
+
+
+def masked_in_address(said: Any, credential: str) -> Any:
+    """Returns what an address says, its path or the values in it, with the credential masked as in a body: an alert is
+    asked for there by the key that its body gave it."""
+    return _without(said, _forms(credential)) if len(credential) >= SHORTEST else said
+
+
+def _forms(credential: str) -> list[str]:
+    """The credential as it is, and as part of an address."""
     quoted = quote(credential, safe="")
-    return _without(body, [credential, quoted] if quoted != credential else [credential])
+    return [credential, quoted] if quoted != credential else [credential]
 
 
 def _times(plain: bytes, credential: str) -> int:
     """How often the bytes have the credential, as it is, as part of an address, or with slashes as some encode them."""
     said = plain.replace(b"\\/", b"/") if b"\\/" in plain else plain
-    forms = {credential.encode("utf8", "surrogateescape"), quote(credential, safe="").encode()}
-    return sum(said.count(form) for form in forms)
+    return sum(said.count(form.encode("utf8", "surrogateescape")) for form in _forms(credential))
 
 
 def _without(value: Any, forms: list[str]) -> Any:

@@ -35,7 +35,7 @@ from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.inbound import browsers
 from gateway.inbound.bulk import LARGE, Bulk
 from gateway.inbound.limits import WHOLE, decode, inflate, read_body
-from gateway.inbound.masking import masked
+from gateway.inbound.masking import masked, masked_in_address
 from gateway.inbound.paths import Match, Paths
 from gateway.mapping.values import from_millis
 from gateway.road.accepted import Answered
@@ -151,9 +151,12 @@ class Surface:
 
     def _preflight(self, call: _Call) -> str:
         """Returns the method that a browser asks to be allowed to use, where the vendor lets it; no key comes with
-        such a question."""
+        such a question. Any other is a request like all, as some vendors have OPTIONS."""
         wanted = browsers.asked_for(call.method, call.headers)
-        match = self._paths.match(wanted, call.path, call.host) if wanted else None
+        try:
+            match = self._paths.match(wanted, call.path, call.host) if wanted else None
+        except Problem:
+            return ""
         if match is None or not browsers.lets(match.inbound, wanted):
             return ""
         call.match = match
@@ -346,9 +349,12 @@ def _unkeyed(match: Match, path: str) -> str:
 
 
 def _logged(call: _Call, inbound: Inbound | None) -> str:
-    """Returns the path as it may be logged: where no route matches, a credential could be anywhere in it, and is
-    masked."""
-    return _unkeyed(call.match, call.path)[:200] if call.match else cleaned(unquote(call.path), _keys_of(inbound))
+    """Returns the path as it may be logged: the caller's credential is masked in it and, where no route matches,
+    whatever could be one."""
+    if call.match is None:
+        return cleaned(unquote(call.path), _keys_of(inbound))
+    path: str = masked_in_address(_unkeyed(call.match, call.path), call.credential)
+    return path[:200]
 
 
 def _decoded(body: bytes, incoming: Incoming, dialect: Dialect) -> Any:
@@ -365,13 +371,18 @@ def _decoded(body: bytes, incoming: Incoming, dialect: Dialect) -> Any:
 
 
 def _without_credential(incoming: Incoming, credential: str, plain: bytes, dialect: Dialect) -> Incoming:
-    """Returns a request whose body does not tell the credential, but where the vendor's API has it."""
+    """Returns a request that does not tell the credential, but where the vendor's API has it."""
+    query = masked_in_address(incoming.query, credential)
+    params = {
+        name: said if name == CREDENTIAL else masked_in_address(said, credential)
+        for name, said in incoming.params.items()
+    }
     told = 0
     if dialect.credential_in_body:
         alone = Incoming({}, {}, {}, incoming.body, incoming.now)
         told = int(credential in dialect.credentials(alone))
     body = masked(incoming.body, credential, plain, told=told)
-    return incoming if body is incoming.body else structs.replace(incoming, body=body)
+    return structs.replace(incoming, params=params, query=query, body=body)
 
 
 def _verify(inbound: Inbound, incoming: Incoming, body: bytes) -> None:

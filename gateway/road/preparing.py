@@ -31,6 +31,7 @@ from gateway.road.terms import (
     INSTEAD_OF,
     TELLING,
     TRIED_AT,
+    TRIED_FIRST,
     TRIED_WITH,
     group_of,
     in_terms_of,
@@ -42,7 +43,7 @@ from gateway.road.terms import (
     what_to_send,
     with_muted,
 )
-from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
+from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, TargetRow, Tx
 
 log = structlog.get_logger()
 LATE = timedelta(minutes=2)
@@ -402,12 +403,8 @@ def _tried(turn: Turn) -> Wire:
     by_key = upstream.dialect.outbound.addressed_by == "key"
     if not by_key or target.seen.get(TRIED_AT) is None or target.state in ("present", "gone"):
         return {}
-    number, as_of = target.seen.get(TRIED_WITH, (None, None))
-    same = turn.tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=row.id, after=0))  # oldest first
-    untaken = (one for one in same if one.state != "delivered" and (one.attempts or one.id == number))
-    if (first := next(untaken, None)) is None:
-        return {}
-    command = turn.tx.command(as_of if first.id == number and as_of is not None else first.command)
+    first = target.seen.get(TRIED_FIRST)  # none if an earlier release noted the doubt
+    command = turn.tx.command(first) if first is not None else None
     if command is None or command.body.after is None:
         return {}
     words = saying(row, target, flatten(command.body.after), CommandBody(), command.at)

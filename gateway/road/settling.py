@@ -27,6 +27,7 @@ from gateway.road.terms import (
     STOOD_BY,
     TELLING,
     TRIED_AT,
+    TRIED_FIRST,
     TRIED_WITH,
     TURN,
     TURNS,
@@ -37,7 +38,7 @@ from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 
 KINDS = frozenset(ProblemKind)
 """Problem codes that are kinds of problem too."""
-UNTIL_TAKEN = frozenset({TRIED_AT, TRIED_WITH, INSTEAD_OF, TURNS, TURN, STOOD_BY})
+UNTIL_TAKEN = frozenset({TRIED_AT, TRIED_FIRST, TRIED_WITH, INSTEAD_OF, TURNS, TURN, STOOD_BY})
 """The keys of `TargetRow.seen` that mean nothing any more once the upstream has taken the alert."""
 FIRST_KNOWN = 16
 """An alert that was adopted from a list is looked for among this many of the oldest that have its id."""
@@ -168,6 +169,8 @@ def _learn(attempt: _Attempt, delivery: DeliveryRow | None, outcome: Outcome | N
 
 def _note_doubt(target: TargetRow, shipment: Shipment) -> None:
     """Notes when an attempt was made that may have created the alert there, and which state of it was sent."""
+    if target.seen.get(TRIED_AT) is None:
+        target.seen[TRIED_FIRST] = shipment.delivery.command if shipment.as_of is None else shipment.as_of
     target.seen[TRIED_AT] = shipment.tried_at
     if shipment.as_of is not None:
         target.seen[TRIED_WITH] = [shipment.delivery.id, shipment.as_of]

@@ -42,7 +42,7 @@ class Targets:
             seen={} if choice.after is None else {INSTEAD_OF: choice.instead_of, TURNS: _turns(choice.afters)},
         )
         if outbound.addressed_by == "key":
-            target.key, target.lane = self._free_key(step, upstream, choice.replaced, target.lane)
+            target.key, target.lane = self._free_key(step, upstream, choice, target.lane)
         elif step.row.key and upstream.on_resolve == "disable":
             self._revive(step, target)
         return target
@@ -58,11 +58,11 @@ class Targets:
                 about = f"key {upstream.dialect.same_key(own)}"
                 yield choice.upstream, lane_of(upstream, choice, caller, about, flat)
 
-    def _free_key(self, step: Step, upstream: Upstream, replaced: Flat, like: str) -> tuple[str, str]:
+    def _free_key(self, step: Step, upstream: Upstream, choice: Choice, like: str) -> tuple[str, str]:
         """The key the alert will have there, and its lane: its own key unless another open alert has the lane, else a
         new one made of it."""
-        key = replaced.get("dedup_key") or step.flat.get("dedup_key") or self._invent()
-        wanted = same_entries(like, f"key {upstream.dialect.same_key(key)}")
+        key = choice.replaced.get("dedup_key") or step.flat.get("dedup_key") or self._invent()
+        wanted = _as_waiting(step, choice, like, f"key {upstream.dialect.same_key(key)}")
         step.tx.lock(f"lane {upstream.name} {wanted}")
         holders = step.tx.lane_holders(upstream.name, wanted)
         if all(holder == step.row.id for holder in holders):
@@ -156,6 +156,14 @@ def lane_of(upstream: Upstream, choice: Choice, caller: Caller, about: str, flat
     is one that is told such a routing key. Where that is not told, one key means one alert whatever it is."""
     key = choice.key or upstream.entry(caller.dialect.name, caller.name, flat)
     return lane(about, key=key, to=choice.to if upstream.destination.mapping.holder("routing_key") else "")
+
+
+def _as_waiting(step: Step, choice: Choice, like: str, about: str) -> str:
+    """The lane about a key, with the entries of another. Earlier releases split lanes also by a routing key that the
+    upstream is not told: what still waits in such a lane, the end of an alert for one, leaves before what is new."""
+    split = lane(about, key=key_entry(like), to=choice.to)
+    wanted = same_entries(like, about)
+    return split if split != wanted and step.tx.last_waiting(choice.upstream, split) else wanted
 
 
 def stand_down(step: Step, target: TargetRow, reason: str) -> None:

@@ -39,6 +39,8 @@ TRIED_AT = "tried_at"
 TRIED_WITH = "tried_with"
 """The delivery of that attempt, and the last command of the state that it sent, where that was the alert's state then
 and not the one that the delivery's own command left."""
+TRIED_FIRST = "tried_first"
+"""The command that left the state which that attempt sent."""
 MUTED = "muted"
 """What a silence kept back of changes to an alert that is there, until it is sent: the last command that made such a
 change, and the paths."""

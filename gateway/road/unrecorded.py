@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gateway.canonical import Operation
 from gateway.road.preparing import last_command, target_of
-from gateway.road.terms import TELLING, TRIED_AT, TRIED_WITH
+from gateway.road.terms import TELLING, TRIED_AT, TRIED_FIRST, TRIED_WITH
 from gateway.store import DeliveryRow, Tx
 from gateway.store.moved import RUNNING
 
@@ -46,6 +47,8 @@ def doubt(tx: Tx, rows: Iterable[DeliveryRow]) -> None:
         target = target_of(tx, row)
         if target is None or target.state in ("present", "standby") or target.seen.get(TRIED_AT) is not None:
             continue
+        last = last_command(tx, alert)
         target.seen[TRIED_AT] = row.created_at
-        target.seen[TRIED_WITH] = [row.id, last_command(tx, alert)]
+        target.seen[TRIED_WITH] = [row.id, last]
+        target.seen[TRIED_FIRST] = last if row.operation == Operation.REOPEN else row.command
         tx.put_target(target)

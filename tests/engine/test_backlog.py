@@ -23,6 +23,7 @@ from gateway.road import preparing
 from gateway.road.preparing import Shipment
 from gateway.road.requeue import drop
 from gateway.road.road import Road
+from gateway.road.unrecorded import doubt
 from tests.engine.desks import (
     BOTH,
     CONFIG,
@@ -205,6 +206,40 @@ def test_what_was_tried_and_has_changed_since_keeps_the_words_it_is_known_by(dia
     told = drain(one, "bykey")[0]
     assert told.operation is (Operation.CREATE if is_refused else Operation.RESOLVE)
     assert labels(one, told) == labels(one, first)
+
+
+@pytest.mark.parametrize("dialect", ["alertmanager", "alertmanager_webhook", "grafana"])
+def test_what_was_refused_before_is_not_what_may_be_there(dialect: str) -> None:
+    """A refused trigger has made nothing. The answer to the next, with another summary, was lost: it may be there.
+    Under the refused one's labels it would be made a second time, and its end would end nothing."""
+    one = Desk(CONFIG.replace('dialect = "ilert"', f'dialect = "{dialect}"'))
+    one.accept("ci", create("disk"))
+    one.end(one.take(one.due("bykey")[0]), Rejected(reason="400 no"))
+    one.now += MINUTE
+    one.accept("ci", create("disk", "fuller"))
+    second = one.take(one.due("bykey")[0])
+    assert labels(one, second)["alertname"] == "fuller"
+    one.end(structs.replace(second, tried_at=one.now), Again(reason="reset"))
+    one.now += MINUTE
+    assert labels(one, one.take(one.due("bykey")[0])) == labels(one, second)
+    one.accept("ci", RESOLVE)
+    one.now += 11 * MINUTE
+    told = drain(one, "bykey")[0]
+    assert (told.operation, labels(one, told)) == (Operation.RESOLVE, labels(one, second))
+
+
+@pytest.mark.parametrize("dialect", ["alertmanager", "alertmanager_webhook", "grafana"])
+def test_what_a_killed_gateway_may_have_sent_keeps_the_words_that_were_sent(dialect: str) -> None:
+    """A trigger says what its own caller said, whatever was accepted after it until the gateway was killed."""
+    one = Desk(CONFIG.replace('dialect = "ilert"', f'dialect = "{dialect}"'))
+    one.accept("ci", create("disk"))
+    first = one.take(one.due("bykey")[0])
+    one.accept("ci", create("disk", "fuller"))
+    one.accept("ci", RESOLVE)
+    one.now += 11 * MINUTE
+    doubt(one.tx, [first.delivery])
+    told = drain(one, "bykey")[0]
+    assert (told.operation, labels(one, told)) == (Operation.RESOLVE, labels(one, first))
 
 
 def reopened_by_a_create() -> Desk:

@@ -77,6 +77,12 @@ def test_a_page_may_do_nothing_else(h: House, path: str, method: str, status: in
     assert "access-control-allow-origin" not in asked.headers
 
 
+def test_a_vendor_s_own_options_are_not_taken_for_a_browser_s_question(h: House) -> None:
+    """CloudEvents' handshake is an OPTIONS; whatever else it says, its path does not become one without it."""
+    said = {"webhook-request-origin": "events.example.com", "access-control-request-method": "PUT"}
+    assert h.call("OPTIONS", "/cloudevents", headers=said).status == 200
+
+
 def test_what_other_vendors_answer_no_page_reads(h: House) -> None:
     sent = h.call("POST", "/ilert/api/events", ilert_event("ALERT", fresh("key"), summary="m"), headers=PAGE)
     assert sent.status == 202

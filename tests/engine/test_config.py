@@ -367,6 +367,19 @@ def test_a_hop_that_names_no_upstream() -> None:
         (swapped('"upstream-key"', "5"), ["upstreams.oncall.key: must be a text or a table, not a whole number"]),
         (MINIMAL + '[[routes]]\nto = ["oncall"]\nfallback = {}\n', ["routes[1].fallback.to: is required"]),
         (MINIMAL + "[heartbeat]\n", ["heartbeat.url: is required"]),
+        (
+            MINIMAL + '[heartbeat]\nurl = "env:ALERT_GATEWAY_TEST_NOT_SET"\n',
+            ["heartbeat.url: the variable ALERT_GATEWAY_TEST_NOT_SET is not set"],
+        ),
+        (
+            MINIMAL + '[[routes]]\nto = [{ upstream = "oncall", set = { team = { by = "caller", table = 5 } } },'
+            ' { upstream = "oncal", set = { team = { by = "caller", table = "none.toml" } } }]\n',
+            [
+                "routes[1].to.set.team.table: must be a text, not a whole number",
+                "routes[1].to.set.team.table: the table none.toml cannot be read: No such file or directory",
+                "routes[1].to: no upstream 'oncal'; did you mean 'oncall'?",
+            ],
+        ),
         (MINIMAL + "[dialects.acme]\n", ["dialects.acme.fields: is required"]),
         (
             "inbound = 5\n[upstreams" + MINIMAL.partition("[upstreams")[2],

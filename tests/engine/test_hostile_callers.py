@@ -159,3 +159,16 @@ def test_fields_that_no_vendor_documents_are_not_without_number(tmp_path: Path) 
         assert h.call("POST", "/ilert/api/events", free, key=None).status == 202
         few = {**event, "alertKey": "few", **dict(list(many.items())[:900])}
         assert h.call("POST", "/ilert/api/events", few, key=None).status == 202
+
+
+def test_what_updates_add_up_to_is_read_all_the_same(tmp_path: Path) -> None:
+    """The limit is one of requests: an alert with more fields than one request may have was refused to whoever read it,
+    and so was every list with it."""
+    page = {"type": "down", "monitor_id": "mon_1", "message": "Disk full"}
+    with house(tmp_path, {"there": "uptinio"}) as h:
+        made = h.call("POST", "/uptinio/alerts", {**page, **{f"one{number}": "x" for number in range(600)}})
+        path = f"/uptinio/alerts/{made.body['data']['id']}"
+        assert h.call("PUT", path, {f"other{number}": "x" for number in range(600)}).status == 200
+        for asked in (path, "/uptinio/alerts"):
+            found = h.call("GET", asked)
+            assert found.status == 200 and "Disk full" in str(found.body), found.body

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner
@@ -27,8 +28,10 @@ from gateway.errors import ConfigurationError
 from gateway.outcome import Again, Delivered, Held, Rejected
 from gateway.process.service import Gateway
 from gateway.registry import dialects
+from gateway.store import DeliveryFilter
 from gateway.store.sqlite import SqliteStore
 from tests.chaos_upstream import chaos, say
+from tests.engine.desks import CONFIG, RESOLVE, Desk, create, drain
 from tests.engine.many import MANY, NAMES, TWO, files, many, open_house
 from tests.harness import House, served
 
@@ -103,6 +106,28 @@ def test_a_routing_key_that_an_upstream_is_not_told_keeps_no_two_alerts_apart_th
         h.wait_for(lambda: [row["state"] for row in outbox(tmp_path)] == ["delivered"] * 2)
         keys = {row["key"] for row in outbox(tmp_path)}
     assert keys == {"disk", f"disk-{made['b']}"}
+
+
+def test_what_an_earlier_release_left_in_a_lane_of_its_own_leaves_first(tmp_path: Path) -> None:
+    """Earlier releases split lanes also by a routing key that is not told: after an upgrade, an end that waits there
+    must not overtake the next alert of its key."""
+    (tmp_path / "teams.toml").write_text('ci = "policy-a"\n')
+    chosen = f'set = {{ routing_key = {{ by = "caller", table = "{tmp_path}/teams.toml" }} }}\n'
+    one = Desk(CONFIG.replace('dialect = "ilert"', 'dialect = "opsgenie"') + chosen)
+    one.accept("ci", create("disk"))
+    one.accept("ci", RESOLVE)
+    [usual] = {row.lane for row in one.tx.deliveries(DeliveryFilter(upstream="bykey"))}
+    split = f"to {quote(f'{tmp_path}/teams.toml:ci', safe='')} {usual}"
+    for table in ("deliveries", "targets"):
+        one.connection.execute(f"UPDATE {table} SET lane = ? WHERE upstream = 'bykey'", (split,))
+    one.accept("ci", create("disk"))
+    assert [row.operation for row in one.due("bykey")] == ["create"], "one at a time, in their order"
+    assert {row.lane for row in one.tx.deliveries(DeliveryFilter(upstream="bykey"))} == {split}
+    drain(one)
+    one.accept("ci", RESOLVE)
+    drain(one)
+    one.accept("ci", create("disk"))
+    assert one.due("bykey")[0].lane == usual, "once nothing waits there, it is over with"
 
 
 def test_a_routing_key_that_is_the_credential_is_chosen_in_a_table_and_not_kept(tmp_path: Path) -> None:

@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 from msgspec import UNSET
+from structlog.testing import CapturingLogger
 
 from gateway.canonical import Operation
 from gateway.config.secrets import MASK
 from gateway.examples import examples, with_credential
+from gateway.inbound import surface
 from gateway.inbound.masking import masked
 from gateway.registry import dialects
 from tests.engine.lasting import select
 from tests.harness import KEY, house
+
+ALERTS = "/opsgenie/v2/alerts"
 
 SLASHED = "ab/cd+ef/0123456789"
 
@@ -42,6 +46,25 @@ def test_it_is_masked_wherever_it_stands(said: Any, kept: Any) -> None:
 def test_where_the_vendor_asks_for_it_is_no_second_time() -> None:
     said = {"apiKey": SLASHED, "summary": "Disk full"}
     assert masked(said, SLASHED, json.dumps(said).encode(), told=1) is said
+
+
+def test_who_says_it_in_the_address_too_is_asking_for_the_same_alert(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alias with the key in it is masked where the alert is made: its end, which has it in the path, ended nothing,
+    and showed the key to the vendor and to the log."""
+    monkeypatch.setattr(surface, "log", said := CapturingLogger())
+    alias = f"disk-{KEY}"
+    with house(tmp_path, {"there": "opsgenie"}) as h:
+        assert h.call("POST", ALERTS, {"message": "Disk full", "alias": alias}).status == 202
+        h.arrives("opsgenie", 1)
+        assert h.call("GET", f"{ALERTS}/{alias}?identifierType=alias").status == 200
+        [found] = h.call("GET", f"{ALERTS}?query=alias:{alias}").body["data"]
+        assert h.call("POST", f"{ALERTS}/{alias}/close?identifierType=alias", {}).status == 202
+        _, end = h.arrives("opsgenie", 2)
+        assert KEY not in end.path and end.path.startswith("/v2/alerts/"), end.path
+        assert h.call("GET", f"{ALERTS}/{found['id']}").body["data"]["status"] == "closed"
+    assert said.calls and KEY not in str(said.calls)
 
 
 def test_a_short_one_may_be_any_word() -> None:
