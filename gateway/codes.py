@@ -102,7 +102,7 @@ MEANINGS: Mapping[str, str] = {
     ProblemKind.METHOD_NOT_ALLOWED: "the path does not allow this method",
     ProblemKind.TIMEOUT: "the request did not arrive in time",
     ProblemKind.CONFLICT: "the alert was changed meanwhile",
-    ProblemKind.TOO_LARGE: "the body is larger than `max_body`, or an alert in it has more than 1,000 fields",
+    ProblemKind.TOO_LARGE: "the body is larger than `max_body`",
     ProblemKind.MEDIA_TYPE: "the vendor's API takes no body of this content type",
     ProblemKind.HEADERS_TOO_LARGE: "the headers are larger than 32 KiB",
     ProblemKind.NAME_TAKEN: "another alert has the unique name",

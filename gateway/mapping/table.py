@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from gateway.canonical import SERVER_OWNED, Flat, Kind, is_path
-from gateway.errors import Problem, ProblemKind, from_validation, invalid
+from gateway.errors import Problem, from_validation, invalid
 from gateway.mapping.compiling import reader, writer
 from gateway.mapping.rows import Dropped, Extension, Hint, Row, Side, Unmet, Writing, row
 from gateway.mapping.wire import (
@@ -39,9 +39,9 @@ from gateway.mapping.wire import (
 SIDES: tuple[Side, ...] = ("request", "reply")
 CARRIED = "alert_gateway"
 """The key under which a target's free-form container carries what the target has no field for."""
-MOST_FIELDS = 1000
-"""Fields that a request's alert may have, with those that its vendor does not document: each is told of in the report
-of every upstream, and a body full of them would take seconds and a hundred megabytes for that."""
+MOST_UNKNOWN = 1000
+"""Fields of an alert that are kept although its vendor does not document them: each is told of in the report of every
+upstream, and a body full of them would take seconds and a hundred megabytes for that."""
 
 
 class Reading(Struct, frozen=True):
@@ -173,13 +173,12 @@ class Mapping:
         return self.interpret(raw, side=side, prefix=prefix)
 
     def interpret(self, raw: Wire, *, side: Side = "request", prefix: str = "") -> Reading:
-        """Reads a wire object whose types are known to be right; raises `Problem` if it has too many fields."""
+        """Reads a wire object whose types are known to be right."""
         raw, carried = self._without_carried(raw)
+        raw, surplus = self._without_surplus(raw)
         flat, hints = self._read(raw, side, prefix)
-        if len(flat) > MOST_FIELDS and side == "request":
-            raise Problem(ProblemKind.TOO_LARGE, f"an alert of the request has more than {MOST_FIELDS} fields")
         dropped = tuple((drop.wire, drop.why) for drop in self.dropped if get(raw, drop.wire) is not UNSET)
-        return Reading(flat, tuple(hints), dropped, carried, self._verbatim(raw), self)
+        return Reading(flat, tuple(hints), dropped + surplus, carried, self._verbatim(raw), self)
 
     def meaning(self, raw: Wire) -> Flat:
         """All values of a wire object that we wrote: the same as `interpret(raw).whole()`, without the rest."""
@@ -237,6 +236,17 @@ class Mapping:
     def _keep_unknown(self, raw: Wire, flat: Flat) -> None:
         for key, value in unknown(raw, self.wire).items():
             flat[f"extensions.{self.dialect}.{key}"] = value
+
+    def _without_surplus(self, raw: Wire) -> tuple[Wire, tuple[tuple[str, str], ...]]:
+        """The wire object without the unknown fields that are too many, and why they are dropped."""
+        if len(raw) <= MOST_UNKNOWN:
+            return raw, ()
+        surplus = frozenset([name for name in raw if name not in self._names][MOST_UNKNOWN:])
+        if not surplus:
+            return raw, ()
+        why = f"more than {MOST_UNKNOWN} fields that the API does not document"
+        rest = {name: value for name, value in raw.items() if name not in surplus}
+        return rest, ((f"{len(surplus)} further fields", why),)
 
     def _without_carried(self, raw: Wire) -> tuple[Wire, Any]:
         held = get(raw, self.container) if self.container else UNSET
