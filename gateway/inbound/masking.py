@@ -4,6 +4,7 @@ name or in a link, and all that an alert says is stored, sent to other vendors, 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +12,8 @@ from gateway.config.secrets import MASK
 
 SHORTEST = 12
 """Characters of the shortest credential that is looked for: a shorter one may be a word that a text has anyway."""
+KEYS = 256
+"""Credentials whose forms are remembered."""
 
 
 def masked(body: Any, credential: str, plain: bytes, *, told: int) -> Any:
@@ -27,10 +30,11 @@ def masked_in_address(said: Any, credential: str) -> Any:
     return _without(said, _forms(credential)) if len(credential) >= SHORTEST else said
 
 
-def _forms(credential: str) -> list[str]:
+@lru_cache(KEYS)
+def _forms(credential: str) -> tuple[str, ...]:
     """The credential as it is, and as part of an address."""
     quoted = quote(credential, safe="")
-    return [credential, quoted] if quoted != credential else [credential]
+    return (credential, quoted) if quoted != credential else (credential,)
 
 
 def _times(plain: bytes, credential: str) -> int:
@@ -39,7 +43,7 @@ def _times(plain: bytes, credential: str) -> int:
     return sum(said.count(form.encode("utf8", "surrogateescape")) for form in _forms(credential))
 
 
-def _without(value: Any, forms: list[str]) -> Any:
+def _without(value: Any, forms: tuple[str, ...]) -> Any:
     if isinstance(value, str):
         for form in forms:
             value = value.replace(form, MASK)

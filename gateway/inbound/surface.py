@@ -372,16 +372,19 @@ def _decoded(body: bytes, incoming: Incoming, dialect: Dialect) -> Any:
 
 def _without_credential(incoming: Incoming, credential: str, plain: bytes, dialect: Dialect) -> Incoming:
     """Returns a request that does not tell the credential, but where the vendor's API has it."""
-    query = masked_in_address(incoming.query, credential)
-    params = {
-        name: said if name == CREDENTIAL else masked_in_address(said, credential)
-        for name, said in incoming.params.items()
-    }
+    params, query = incoming.params, incoming.query
+    if params or query:
+        query = masked_in_address(query, credential)
+        params = {
+            name: said if name == CREDENTIAL else masked_in_address(said, credential) for name, said in params.items()
+        }
     told = 0
     if dialect.credential_in_body:
         alone = Incoming({}, {}, {}, incoming.body, incoming.now)
         told = int(credential in dialect.credentials(alone))
     body = masked(incoming.body, credential, plain, told=told)
+    if body is incoming.body and params is incoming.params:
+        return incoming
     return structs.replace(incoming, params=params, query=query, body=body)
 
 
