@@ -81,6 +81,8 @@ class Outbound:
       alert that is there is then reopened by the call for that, not by an update.
     - `ends_by_key`: False where the vendor makes nothing of an alert's key; of an alert that the gateway does not know
       it is then told only what has a comment.
+    - `tells_key`: True where the vendor finds an alert by an id of its own, but is also told the alert's key, by which
+      it may take a new alert for one that it has.
     - `is_repeated`: True where an alert has to be told again and again, so that once more does no harm: one whose
       answer was lost is then sent again without being looked for.
     - `kin`: the dialects whose callers' own words for acknowledgements, ends and comments the calls understand, as they
@@ -110,6 +112,7 @@ class Outbound:
     reopens_anew: bool = False
     group: Callable[[Mapping[str, Json]], str | None] | None = None
     ends_by_key: bool = True
+    tells_key: bool = False
     is_repeated: bool = False
     kin: Mapping[str, frozenset[str]] = field(default_factory=dict)
     notes: frozenset[Operation] = frozenset()

@@ -12,11 +12,12 @@ from collections.abc import Callable
 import structlog
 from msgspec import Struct, structs
 
+from gateway.codes import Code
 from gateway.config.choosing import key_entry
 from gateway.delivery.attempt import Client, Ended
 from gateway.delivery.held import HeldKeys
 from gateway.delivery.replicas import OtherReplicas
-from gateway.outcome import Held, Rejected
+from gateway.outcome import Again, Held, Rejected
 from gateway.store import Store
 
 log = structlog.get_logger()
@@ -61,13 +62,16 @@ class Keys:
 
     def ended(self, key: Key, ended: Ended) -> Ended:
         """How an attempt ended, as far as it concerns the whole upstream. A refusal concerns only the key that was
-        sent: that is held, and one that has replaced it since is to be tried at once."""
+        sent: that is held, and one that has replaced it since is to be tried at once. So does a 429, as vendors count
+        by account: what got it waits for as long as was asked, and what uses other keys goes on."""
         if isinstance(ended.outcome, Held) and not ended.is_certificate:
             if self._held.hold(key.entry, key.fingerprint, time.monotonic(), self._now()):
                 log.error("key.held", upstream=self._name, entry=_shown(key.entry), reason=ended.outcome.reason)
             asked = ended.requests if ended.outcome.status else 0  # without a key nothing was sent
             refused = Rejected(reason=ended.outcome.reason)
             return structs.replace(ended, is_fault=False, outcome=refused, requests=asked)
+        if isinstance(ended.outcome, Again) and ended.outcome.code == Code.THROTTLED:
+            return structs.replace(ended, is_fault=False, outcome=Rejected(reason=ended.outcome.reason))
         if not ended.is_fault and not isinstance(ended.outcome, Held) and self._held.accepted(key.entry):
             log.info("key.back", upstream=self._name, entry=_shown(key.entry))
         return ended

@@ -126,6 +126,7 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
             needs_key=described.credentials is not NONE,
             tells_changes=described.send.updates and (not sender.id or Operation.UPDATE in sender.paths),
             ends_by_key=sender.uses_key(),
+            tells_key=bool(sender.id and sender.key and sender.uses_key()),
             whole_url=not (file.send.get("path") or file.send.get("paths")),
             verdicts=_of_the_address(sender) if described.credentials is PATH else {},
             reason=reason,

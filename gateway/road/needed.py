@@ -116,8 +116,15 @@ def _passed_on(turn: Turn) -> bool:
     if target.key is None:
         return False
     others = [holder for holder in tx.lane_holders(target.upstream, target.lane) if holder != row.id]
+    if turn.upstream.dialect.outbound.addressed_by == "id":
+        return any(_is_same(turn, other) for holder in others for other in tx.targets(holder))
     is_newer = any(row.id < one < delivery.command and not _came_after(tx, one, delivery) for one in others)
     return is_newer or (bool(others) and tx.told_last(target.upstream, target.lane) in others)
+
+
+def _is_same(turn: Turn, other: TargetRow) -> bool:
+    """Whether a vendor that gives out ids took another alert for this one, as both were told with one key."""
+    return other.upstream == turn.target.upstream and bool(other.ids) and other.ids == turn.target.ids
 
 
 def _came_after(tx: Tx, holder: int, delivery: DeliveryRow) -> bool:

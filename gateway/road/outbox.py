@@ -36,6 +36,7 @@ from gateway.road.terms import (
     unmoved,
     unsaid,
     unsaid_by_change,
+    unsent,
     untold,
     what_to_send,
     with_muted,
@@ -157,6 +158,8 @@ class Outbox:
         by_id, origin = upstream.dialect.outbound.addressed_by == "id", step.caller.dialect
         fates: tuple[Fate, ...] = ()
         try:
+            if kept := unsent(upstream, target, sent, step.changed or ()):
+                return kept, False
             if sent in TELLING:
                 said = self._said(step, target, upstream)
                 fates = said.report

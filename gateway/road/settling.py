@@ -127,7 +127,8 @@ def cut_off(tx: Tx, shipment: Shipment) -> None:
     delivery, target = tx.delivery(shipment.delivery.id), target_of(tx, shipment.delivery)
     if delivery is None or target is None or target.seen.get(TRIED_AT) == shipment.tried_at:
         return
-    if delivery.state in ("waiting", "merged") and delivery.fence == shipment.delivery.fence:
+    is_known = delivery.state == "waiting" or _is_taken_out(delivery)
+    if is_known and delivery.fence == shipment.delivery.fence:
         _note_doubt(target, shipment)
         tx.put_target(target)
 
@@ -150,9 +151,10 @@ def _still_ours(attempt: _Attempt, outcome: Outcome | None) -> DeliveryRow | Ver
 
 def _learn(attempt: _Attempt, delivery: DeliveryRow | None, outcome: Outcome | None) -> None:
     """Records what an attempt shows of the alert's state at the upstream although its delivery was merged into a newer
-    update meanwhile: that one needs the id that was issued, and must not make a second alert where there may be one."""
+    update meanwhile, or dropped: what comes after it needs the id that was issued, must not make a second alert where
+    there may be one, and must end what is there."""
     tx, shipment = attempt.tx, attempt.shipment
-    if delivery is None or delivery.state != "merged" or delivery.fence != shipment.delivery.fence:
+    if delivery is None or not _is_taken_out(delivery) or delivery.fence != shipment.delivery.fence:
         return
     row, target = tx.alert(delivery.alert) if delivery.alert is not None else None, target_of(tx, delivery)
     if row is None or target is None or outcome is None:
@@ -165,6 +167,11 @@ def _learn(attempt: _Attempt, delivery: DeliveryRow | None, outcome: Outcome | N
     else:
         _note_doubt(target, shipment)
     tx.put_target(target)
+
+
+def _is_taken_out(delivery: DeliveryRow) -> bool:
+    """Whether a delivery was merged or dropped, perhaps while it was under way."""
+    return delivery.state == "merged" or (delivery.state == "void" and delivery.code == Code.DROPPED)
 
 
 def _note_doubt(target: TargetRow, shipment: Shipment) -> None:

@@ -41,8 +41,9 @@ class Targets:
             replaced=plain(choice.replaced),
             seen={} if choice.after is None else {INSTEAD_OF: choice.instead_of, TURNS: _turns(choice.afters)},
         )
-        if outbound.addressed_by == "key":
-            target.key, target.lane = self._free_key(step, upstream, choice, target.lane)
+        own = choice.replaced.get("dedup_key") or step.flat.get("dedup_key")
+        if outbound.addressed_by == "key" or (outbound.tells_key and own):
+            target.key, target.lane = self._free_key(step, upstream, choice, own or self._invent(), target.lane)
         elif step.row.key and upstream.on_resolve == "disable":
             self._revive(step, target)
         return target
@@ -50,18 +51,18 @@ class Targets:
     def lanes(
         self, choices: Sequence[Choice], caller: Caller, flat: Flat, key: str | None
     ) -> Iterator[tuple[str, str]]:
-        """The lanes of a key at those of the chosen upstreams that find alerts by key, each with its upstream."""
+        """The lanes of a key at those of the chosen upstreams that are told it, each with its upstream."""
         for choice in choices:
             upstream = self._config.upstreams[choice.upstream]
             own = choice.replaced.get("dedup_key") or key
-            if own and upstream.dialect.outbound.addressed_by == "key":
+            outbound = upstream.dialect.outbound
+            if own and (outbound.addressed_by == "key" or outbound.tells_key):
                 about = f"key {upstream.dialect.same_key(own)}"
                 yield choice.upstream, lane_of(upstream, choice, caller, about, flat)
 
-    def _free_key(self, step: Step, upstream: Upstream, choice: Choice, like: str) -> tuple[str, str]:
-        """The key the alert will have there, and its lane: its own key unless another open alert has the lane, else a
-        new one made of it."""
-        key = choice.replaced.get("dedup_key") or step.flat.get("dedup_key") or self._invent()
+    def _free_key(self, step: Step, upstream: Upstream, choice: Choice, key: str, like: str) -> tuple[str, str]:
+        """The key the alert will have there, and its lane: this key unless another open alert has the lane, else a new
+        one made of it."""
         wanted = _as_waiting(step, choice, like, f"key {upstream.dialect.same_key(key)}")
         step.tx.lock(f"lane {upstream.name} {wanted}")
         holders = step.tx.lane_holders(upstream.name, wanted)

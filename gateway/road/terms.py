@@ -154,6 +154,15 @@ def unsaid_by_change(
     return tuple(Fate(path, "kept", "", why) for path in _beside(asked, before))
 
 
+def unsent(upstream: Upstream, target: TargetRow, sent: Operation, changed: tuple[str, ...]) -> tuple[Fate, ...]:
+    """The fates of what an update changed, at an upstream that has the alert, or is about to, and is told of no
+    changes."""
+    if sent is not Operation.UPDATE or upstream.dialect.outbound.tells_changes or target.state in ("absent", "dead"):
+        return ()
+    why = f"changes of an alert are not sent to {upstream.dialect.title}"
+    return tuple(Fate(path, "kept", "", why) for path in changed if path not in SERVER_OWNED)
+
+
 def _beside(asked: Command, before: Flat, *, is_noted: bool = False) -> list[str]:
     """The paths of what a command says that no operation but a comment tells, and one that `is_noted` there."""
     own = SERVER_OWNED | {"dedup_key"}

@@ -106,7 +106,7 @@ def _name_is_gone(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
 
 def _may_be_there(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
     """Whether the answer to an attempt to create or reopen the alert was lost: a later refusal does not undo that
-    attempt. Only where alerts are found by key: where they have ids, it was looked for, and nobody could end one
+    attempt. Only where a key is told: elsewhere alerts have ids, it was looked for, and nobody could end one
     without an id."""
     tried = {one.upstream for one in tx.targets(row.id) if one.key is not None and one.seen.get(TRIED_AT) is not None}
     opens = (command.body.before is None or one.operation == Operation.REOPEN for one in tx.deliveries_of(command.id))

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,11 +28,12 @@ from gateway.process.service import Gateway
 from gateway.store import Tx
 from gateway.store.sqlite import SqliteStore
 from tests.chaos.processes import free_port
-from tests.chaos_upstream import Behaviour, Got, chaos, say
+from tests.chaos_upstream import RESET_AFTER, Behaviour, Got, chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.certificates import vouched, write
 from tests.engine.test_tls import believing, soon
 from tests.engine.test_workers import ROOT, ready, serving
+from tests.engine.vendors import gated
 from tests.harness import KEY, served_together
 from tests.postgres_server import shared
 
@@ -161,6 +163,28 @@ def test_dead_letters_are_listed_sent_again_and_dropped(tmp_path: Path) -> None:
         lately = s.get("/-/report?since=1ms").json()
         assert (lately["ledger"], lately["upstreams"]) == ([], [])
     assert [one["what"] for one in kept(tmp_path)] == ["retry", "retry", "drop"], "kept with the store"
+
+
+@pytest.mark.parametrize("answer", [OK, RESET_AFTER], ids=lambda one: one.name)
+def test_what_was_under_way_when_it_was_dropped_is_ended_with_its_alert(tmp_path: Path, answer: Behaviour) -> None:
+    """The request may have opened it there, and nobody else would ever end that."""
+    gate = threading.Event()
+
+    def vendor(got: Got) -> Behaviour:
+        return gated(gate, answer) if got.body["eventType"] == "ALERT" else OK
+
+    with chaos(vendor) as upstream, standing(tmp_path, upstream.url) as s:
+        s.page("a")
+        soon(lambda: upstream.got)
+        [waiting] = s.listed("waiting")
+        assert s.post("/-/drop", {"ids": [waiting["id"]], "because": "a test page"}).json()["count"] == 1
+        body = {"apiKey": KEY, **ilert_event("RESOLVE", "a")}
+        assert s.client.post(s.url + "/ilert/api/events", json=body).status_code == 202
+        gate.set()  # only now, as nothing else of this alert is sent meanwhile
+        soon(lambda: not s.listed("waiting"))
+        assert [got.body["eventType"] for got in upstream.got] == ["ALERT", "RESOLVE"]
+        assert [one["reason"] for one in s.listed("void")] == ["dropped: a test page"]
+        assert s.get("/-/report?since=1h").json()["ledger"][0]["adds_up"]
 
 
 @pytest.mark.parametrize("by", ["upstream", "dead", "ids"])

@@ -18,11 +18,13 @@ from click.testing import CliRunner
 
 from gateway.cli.commands import main
 from gateway.cli.sandbox import Sandbox
+from gateway.codes import Code
 from gateway.config.choosing import Keys, key_entry, lane, same_entries
 from gateway.config.following import Directory, Table
 from gateway.config.loading import parse
 from gateway.delivery import keys as delivery_keys
 from gateway.delivery.attempt import Client, Ended
+from gateway.delivery.breaker import TRIPS_AT
 from gateway.delivery.held import HeldKeys
 from gateway.errors import ConfigurationError
 from gateway.outcome import Again, Delivered, Held, Rejected
@@ -275,6 +277,29 @@ def test_nobody_waits_for_a_verdict_while_a_key_is_held(tmp_path: Path) -> None:
             h.wait_for(lambda: _held(h) == (1.0, ["a"]))
 
 
+def test_what_one_key_is_throttled_for_keeps_no_other_waiting(tmp_path: Path) -> None:
+    """Vendors count by account: an hour that one of them is to wait for is no other's."""
+    files(tmp_path / "keys", {"a": "secret-of-a", "b": "secret-of-b"})
+    busy, taken = say(429, {}, {"retry-after": "3600"}), say(202, {})
+    with chaos(lambda got: busy if got.body["apiKey"] == "secret-of-a" else taken) as upstream:
+        text = f"""
+        [inbound.ilert]
+        keys = {{ a = "ka", b = "kb" }}
+        [upstreams.next]
+        dialect = "ilert"
+        url = "{upstream.url}"
+        key = {{ by = "caller", dir = "{tmp_path}/keys" }}
+        """
+        with open_house_to(tmp_path / "first", text) as h:
+            for count in range(1, TRIPS_AT + 2):
+                event = {"eventType": "ALERT", "summary": "Disk full", "alertKey": f"{count}"}
+                assert h.call("POST", "/ilert/api/events", {**event, "apiKey": "ka"}, key=None).status == 202
+                h.wait_for(lambda count=count: len(upstream.got) == count)  # type: ignore[misc]
+            assert h.call("POST", "/ilert/api/events", {**event, "apiKey": "kb"}, key=None).status == 202
+            h.wait_for(lambda: upstream.got[-1].body["apiKey"] == "secret-of-b")
+            assert len(upstream.got) == TRIPS_AT + 2, "each of the others is to wait as it was asked to"
+
+
 def _held(h: House) -> tuple[float, list[str] | None]:
     """The metric and the readiness detail for the keys that `next` refuses."""
     text = h.client.get(f"{h.url}/metrics").text
@@ -321,6 +346,9 @@ def test_what_says_nothing_of_a_key_neither_holds_nor_releases_it(tmp_path: Path
     assert keys.wait(other) == 0
     assert keys.ended(other, Ended(Held(reason="it has no key"), None, requests=1)).requests == 0, "it was not asked"
     assert keys.wait(other) > 0
+    throttled = Ended(Again(reason="429", code=Code.THROTTLED), 429, is_fault=True, requests=1)
+    assert keys.ended(key, throttled) == Ended(Rejected(reason="429"), 429, requests=1)
+    assert keys.wait(key) > 0
     keys.ended(key, Ended(Delivered(), 202, requests=1))
     assert keys.wait(key) == 0
 

@@ -276,7 +276,7 @@ def test_a_request_that_is_not_signed_is_refused(tmp_path: Path, form: str) -> N
 
 def test_what_has_changed_is_not_told_where_that_would_page_again(tmp_path: Path) -> None:
     """With `send.updates = false` an alert is sent once, also where an update is the first to choose the upstream, and
-    again when it comes back after its end."""
+    again when it comes back after its end. The caller is told of what was not sent."""
 
     def text(url: str) -> str:
         described = '[dialects.push]\nauth = "none"\nfields = { summary = "title" }\nsend.updates = false\n'
@@ -286,13 +286,18 @@ def test_what_has_changed_is_not_told_where_that_would_page_again(tmp_path: Path
         return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{described}'
 
     said = [("ALERT", 4, "a"), ("ALERT", 4, "b"), ("ALERT", 1, "c"), ("ALERT", 1, "d"), ("RESOLVE", 1, "d")]
+    reports: list[list[str]] = []
     with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
         for word, severity, summary in [*said, ("ALERT", 1, "e")]:
             event = {"apiKey": KEY, "eventType": word, "alertKey": "x", "summary": summary, "severity": severity}
-            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            answer = h.call("POST", "/ilert/api/events", event, key=None)
+            assert answer.status == 202
+            reports.append([line for line in answer.report if "summary" in line])
             h.wait_for(lambda: not outbox(h, "waiting"))
         told = sorted((got.path, got.body["title"]) for got in upstream.got)
         assert told == [("/all", "a"), ("/all", "e"), ("/loud", "c"), ("/loud", "e")]
+        unsent = ["all; kept=summary", "loud; kept=summary"]
+        assert reports == [[], unsent[:1], ["all; kept=summary,severity"], unsent, [], []]
         assert {row.code for row in outbox(h, "void")} == {"not-offered"}
 
 

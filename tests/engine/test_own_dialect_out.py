@@ -17,11 +17,12 @@ from gateway.openapi import describe
 from gateway.outcome import Response
 from gateway.registry import dialects
 from gateway.rehearsal import command_in, rehearse
-from tests.chaos_upstream import CLOSE, Got, chaos, say
+from tests.chaos_upstream import CLOSE, Behaviour, Got, chaos, say
+from tests.clients.callers import OTHER
 from tests.engine.described_out import STATE, outbound, wrapped
 from tests.engine.descriptions import INCIDENTS, OWN, SIGNED, own, post
 from tests.engine.vendors import OK, outbox
-from tests.harness import KEY, UPSTREAM_KEY, house, upstream_table
+from tests.harness import KEY, UPSTREAM_KEY, House, house, upstream_table
 
 
 def life(tmp_path: Path, name: str, *words: str, **fields: Any) -> list[Got]:
@@ -394,6 +395,77 @@ def test_a_lost_answer_brings_it_there_again(tmp_path: Path) -> None:
 
 """A topic whose message is JSON within JSON, as Amazon SNS sends for CloudWatch; and one whose request holds several
 alerts."""
+
+
+class Merging:
+    """A vendor that gives out ids, and takes an alert for the open one that has its `ref`; `ends` are its answers to
+    the next requests that end one."""
+
+    def __init__(self, *ends: Behaviour) -> None:
+        self.held: dict[str, dict[str, Any]] = {}
+        self.ends = list(ends)
+
+    def __call__(self, got: Got) -> Behaviour:
+        """Carries out a request."""
+        if got.method == "POST":
+            known = [number for number, one in self.held.items() if one["ref"] == got.body["ref"] and one["open"]]
+            number = known[0] if known else str(len(self.held) + 1)
+            self.held[number] = {**got.body, "open": True}
+            return say(201, {"data": {"id": number}})
+        if self.ends:
+            return self.ends.pop(0)
+        self.held[got.path.rpartition("/")[2]]["open"] = False
+        return say(200, {})
+
+    @property
+    def shown(self) -> list[str]:
+        """The names of the open alerts."""
+        return [str(one["name"]) for one in self.held.values() if one["open"]]
+
+
+def merging(url: str) -> str:
+    """Two callers in front of it."""
+    return incidents(url).replace(f'ci = "{KEY}"', f'ci = "{KEY}", ops = "{OTHER}"') + 'dedup_key = "ref"\n'
+
+
+def _tell(h: House, word: str, summary: str, key: str = KEY) -> None:
+    event = {"apiKey": key, "eventType": word, "alertKey": "disk", "summary": summary}
+    assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+
+
+def test_an_end_that_is_late_does_not_end_what_the_vendor_takes_for_the_same(tmp_path: Path) -> None:
+    """It is told the key, too, so what has that key leaves in one order; and an end that was refused, and is sent again
+    against that order, is left out."""
+    there = Merging(say(503, {}), say(503, {}))
+    with chaos(there) as upstream, house(tmp_path, config=lambda _: merging(upstream.url)) as h:
+        for word, summary in (("ALERT", "first"), ("RESOLVE", "first"), ("ALERT", "second")):
+            _tell(h, word, summary)
+        h.wait_for(lambda: not outbox(h, "waiting"))
+        assert (there.shown, len(there.held)) == (["second"], 2)
+
+        there.ends = [say(400, {"message": "no"})]
+        for word, summary in (("RESOLVE", "second"), ("ALERT", "third")):
+            _tell(h, word, summary)
+            h.wait_for(lambda: not outbox(h, "waiting"))
+        assert (there.shown, len(there.held)) == (["third"], 2), "taken for the second"
+        again = h.client.post(f"{h.url}/-/retry", json={"dead": True, "force": True}).json()
+        assert again["count"] == 1
+        h.wait_for(lambda: not outbox(h, "waiting"))
+        assert there.shown == ["third"]
+        assert [row.code for row in outbox(h, "void")] == ["passed-on"]
+        _tell(h, "RESOLVE", "third")
+        h.wait_for(lambda: not there.shown)
+
+
+def test_two_callers_with_one_key_have_two_alerts_where_the_vendor_merges_by_key(tmp_path: Path) -> None:
+    there = Merging()
+    with chaos(there) as upstream, house(tmp_path, config=lambda _: merging(upstream.url)) as h:
+        for summary, key in (("of ci", KEY), ("of ops", OTHER)):
+            _tell(h, "ALERT", summary, key)
+            h.wait_for(lambda: not outbox(h, "waiting"))
+        assert there.shown == ["of ci", "of ops"]
+        _tell(h, "RESOLVE", "of ci")
+        h.wait_for(lambda: there.shown == ["of ops"])
 
 
 def test_where_the_file_of_the_secret_is_empty_nobody_can_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
