@@ -62,6 +62,8 @@ LOOK_AT_CLOCK = 5.0
 """Seconds between two looks at the server's clock, at most."""
 OTHERS_LOOK = 7.5
 """Seconds that a replica which is started waits for another to look at the clock, where that may have been set."""
+ANSWERS_TOOL = 2.0
+"""Seconds that a tool waits for that: whoever is alive hears it at once, and people look at what the dead have left."""
 AGAIN = 0.1
 """Seconds after which it looks again itself."""
 
@@ -100,7 +102,7 @@ class PostgresStore:
         try:
             await asyncio.to_thread(self._prepare)
             self._start()
-            self._clock.take(await self._first_look() if self._owner else await self.read(self._peek))
+            self._clock.take(await self._first_look())
             self._clock.follow()
             if self._owner:
                 with contextlib.suppress(StoreError):  # so many may wait that it takes too long
@@ -430,7 +432,7 @@ class PostgresStore:
     async def _first_look(self) -> Seen:
         """Where the clock may have been set, waits for a replica that was there then to find out, for as long as there
         is any that looks."""
-        loop = asyncio.get_running_loop()
+        loop, wait = asyncio.get_running_loop(), OTHERS_LOOK if self._owner else ANSWERS_TOOL
         looked, until = 0.0, 0.0
         while True:
             may_wait = not looked or loop.time() < until
@@ -438,14 +440,11 @@ class PostgresStore:
             if isinstance(found, Seen):
                 return found
             if found != looked:
-                looked, until = found, loop.time() + OTHERS_LOOK
+                looked, until = found, loop.time() + wait
             await asyncio.sleep(AGAIN)
 
     def _look_first(self, tx: Tx, *, may_wait: bool) -> Seen | float:
         return self._clock.join(_own(tx), may_wait=may_wait)
-
-    def _peek(self, tx: Tx) -> Seen:
-        return self._clock.peek(_own(tx))
 
     def _look_around(self, line: Line) -> None:
         """Checks every `LOOK` seconds which server was promoted last. A standby may be promoted while the old primary

@@ -85,17 +85,13 @@ class SteadyClock:
         self._followed = self._latest
         return self.shift
 
-    def peek(self, tx: Asked) -> Seen:
-        """A look that writes nothing."""
-        shared = _shared(tx)
-        return Seen(self._asked(tx)[0], shared.jumps if shared else 0.0)
-
     def join(self, tx: Asked, *, may_wait: bool) -> Seen | float:
         """The first look. This replica has not seen the clock run, so it cannot tell a jump from a time in which no
         gateway ran. Where it may be either, the others are asked to look, if it `may_wait` and any may be there; what
         is returned then is when one has looked last. Where there is none, only a clock that was set back is known to
-        have been set."""
-        tx.lock(NOTE)
+        have been set. A tool, which has no `owner`, notes nothing."""
+        if self._owner:
+            tx.lock(NOTE)
         shared = _shared(tx)
         there, at = self._asked(tx)
         if shared is not None and abs(at - shared.seen) < CLOCK_JUMP:
@@ -104,7 +100,8 @@ class SteadyClock:
             tx.tell(NOTE)
             return shared.seen
         jumps = shared.jumps + min(0.0, at - shared.seen) if shared else 0.0
-        tx.put_note(NOTE, Shared(jumps=jumps, seen=at, by=self._owner))
+        if self._owner:
+            tx.put_note(NOTE, Shared(jumps=jumps, seen=at, by=self._owner))
         return Seen(there, jumps)
 
     def look(self, tx: Asked) -> Seen:

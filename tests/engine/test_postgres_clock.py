@@ -22,7 +22,7 @@ from gateway.store.postgres_clock import NOTE, Seen
 from gateway.store.tables import DELIVERIES
 from tests.chaos_upstream import chaos, say
 from tests.engine.moves import moved, rows_in, typed, written
-from tests.engine.replicas import SHORT, claim, execute, put, set_clock, until, with_a_clock
+from tests.engine.replicas import SHORT, claim, execute, opened_and_closed, put, set_clock, until, with_a_clock
 from tests.engine.store_drivers import delivery
 from tests.harness import KEY, served
 from tests.postgres_server import shared
@@ -287,3 +287,52 @@ def test_a_command_goes_by_the_time_of_the_gateway(url: str, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     [(due,)] = execute(url, "SELECT due FROM deliveries")
     assert abs(due / 1000 + MONTH - time.time()) < 60
+
+
+@pytest.mark.parametrize("jump", [HOUR, -MONTH])
+def test_a_command_that_comes_before_anybody_has_noticed_a_jump_goes_by_it_too(url: str, jump: float) -> None:
+    """What it puts back would wait for as long, or count as so late."""
+
+    async def main() -> None:
+        async with PostgresStore(url) as one:  # it looks every five seconds, or when it is asked
+            set_clock(url, jump)
+            await _put_back(url)
+            await until(lambda: _has_noticed(url, jump))
+            assert -1 < await _overdue(one) < 10
+
+    asyncio.run(main())
+
+
+def test_a_command_knows_that_the_clock_was_set_back_while_no_gateway_ran(url: str) -> None:
+    async def main() -> None:
+        await opened_and_closed(url)
+        set_clock(url, -MONTH)
+        await _put_back(url)
+        async with PostgresStore(url) as one:
+            assert -1 < await _overdue(one) < 10
+
+    asyncio.run(main())
+
+
+async def _has_noticed(url: str, jump: float) -> bool:
+    return abs(_jumps(url) - jump) < 1
+
+
+async def _put_back(url: str) -> None:
+    """Puts a delivery into the outbox, as a command does beside the gateways."""
+    async with PostgresStore(url, exclusive=False) as tool:
+        now = _gateways_clock(tool)()
+        await tool.write(put(delivery(2, upstream="u", lane="l", created_at=now, due=now)))
+
+
+async def _overdue(store: PostgresStore) -> float:
+    """For how many seconds the delivery could have been sent, by the clock of this replica's gateway."""
+    clock = _gateways_clock(store)
+    [row] = await store.read(lambda tx: tx.deliveries(DeliveryFilter()))
+    return (clock() - row.due) / 1000
+
+
+def _gateways_clock(store: PostgresStore) -> Clock:
+    clock = Clock()
+    Timekeeping(clock, store)
+    return clock
