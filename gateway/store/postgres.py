@@ -108,6 +108,8 @@ class PostgresStore:
                 with contextlib.suppress(StoreError):  # so many may wait that it takes too long
                     await self.write(lambda tx: _own(tx).shorten())
                 self.slot = await self.write(_take_slot)
+                await self._look_at_clock()  # before there was the slot, the last of the others may have left
+                self._clock.follow()
         except BaseException as error:
             await self._stop()
             if isinstance(error, StoreError):
@@ -155,6 +157,7 @@ class PostgresStore:
             await asyncio.gather(self._keeping, return_exceptions=True)
             with contextlib.suppress(StoreError):  # then it is free when the lease has run out
                 await self.write(lambda tx: _own(tx).release())
+                await self.write(lambda tx: self._clock.leave(_own(tx)))
         await self._stop()
 
     async def _stop(self) -> None:

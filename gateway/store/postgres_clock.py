@@ -49,6 +49,7 @@ class Asked(Protocol):
     def tell(self, text: str) -> None: ...
     def clock(self) -> float: ...
     def is_slot_held(self, at: float) -> bool: ...
+    def shift_waiting(self, by: int) -> None: ...
 
 
 class SteadyClock:
@@ -123,6 +124,18 @@ class SteadyClock:
         if shared is not None and jumps != shared.jumps:
             tx.tell(NOTE)
         return Seen(there, jumps)
+
+    def leave(self, tx: Asked) -> None:
+        """Stores what waits by the server's clock again where nobody is left who goes by another time: a release that
+        does not know of jumps would take it for older than it is, or leave it waiting for as long as they were."""
+        tx.lock(NOTE)
+        shared = _shared(tx)
+        if shared is None or not shared.jumps:
+            return
+        at = tx.clock()
+        if not tx.is_slot_held(at - shared.jumps):
+            tx.shift_waiting(round(shared.jumps * 1000))
+            tx.put_note(NOTE, Shared(jumps=0.0, seen=at, by=self._owner))
 
     def _asked(self, tx: Asked) -> tuple[float, float]:
         """By how many seconds the server's clock is ahead of `uptime`, and what it says. The server looked at it at

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import httpx
@@ -18,7 +18,7 @@ from gateway.process.service import Gateway
 from gateway.process.timekeeping import Timekeeping
 from gateway.store import DeliveryFilter, DeliveryRow, Tx, postgres
 from gateway.store.postgres import PostgresStore
-from gateway.store.postgres_clock import NOTE, Seen
+from gateway.store.postgres_clock import NOTE, Seen, SteadyClock
 from gateway.store.tables import DELIVERIES
 from tests.chaos_upstream import chaos, say
 from tests.engine.moves import moved, rows_in, typed, written
@@ -256,8 +256,59 @@ def _outbox(place: str, state: str) -> list[object]:
     return found
 
 
-def test_a_store_that_is_moved_takes_what_waits_along_as_it_is(url: str, tmp_path: Path) -> None:
-    """No other engine knows of the jump."""
+@pytest.mark.parametrize("jump", [HOUR, -MONTH])
+def test_the_last_replica_that_leaves_stores_what_waits_by_the_servers_clock(url: str, jump: float) -> None:
+    """A release that does not know of jumps can be started then, and later this one again."""
+
+    async def main() -> None:
+        async with PostgresStore(url, lease=SHORT) as one:
+            await one.write(put(waits()))
+            set_clock(url, jump)
+            await jumped(one, url, jump)
+            async with PostgresStore(url, lease=SHORT):
+                pass
+            await jumped(one, url, jump)  # somebody is left
+        assert _stored(url) == [(jump, 500)] and _jumps(url) == 0
+        async with PostgresStore(url) as new:
+            assert await shown(new) == {2: (jump, 500)}
+
+    asyncio.run(main())
+
+
+def _stored(url: str) -> list[tuple[int, int]]:
+    rows = execute(url, "SELECT created_at, due FROM deliveries")
+    return [(round((created_at - NOW) / 1000), due - created_at) for created_at, due in rows]
+
+
+def test_a_replica_that_is_started_while_the_last_one_leaves_goes_by_what_that_one_has_left(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = postgres._take_slot
+
+    async def main() -> None:
+        leaving = AsyncExitStack()
+        one = await leaving.enter_async_context(PostgresStore(url, lease=SHORT))
+        await one.write(put(waits()))
+        set_clock(url, HOUR)
+        await jumped(one, url, HOUR)
+        loop = asyncio.get_running_loop()
+
+        def late(tx: Tx) -> int:
+            asyncio.run_coroutine_threadsafe(leaving.aclose(), loop).result(10)
+            return take(tx)
+
+        monkeypatch.setattr(postgres, "_take_slot", late)
+        async with PostgresStore(url) as new:
+            assert _jumps(url) == 0 and await shown(new) == {2: (HOUR, 500)}
+
+    asyncio.run(main())
+
+
+def test_a_store_that_is_moved_takes_what_waits_along_as_it_is(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other engine knows of the jump; and the last replica was killed."""
+    monkeypatch.setattr(SteadyClock, "leave", lambda clock, tx: None)
 
     async def fill() -> None:
         async with PostgresStore(url, lease=SHORT) as one:
