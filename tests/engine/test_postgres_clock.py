@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
+import psycopg
 import pytest
 
 from gateway.clock import Clock
 from gateway.config.loading import parse
+from gateway.desk import desk
 from gateway.process import service
 from gateway.process.service import Gateway
 from gateway.process.timekeeping import Timekeeping
@@ -21,13 +26,16 @@ from gateway.store.postgres import PostgresStore
 from gateway.store.postgres_clock import NOTE, Seen, SteadyClock
 from gateway.store.tables import DELIVERIES
 from tests.chaos_upstream import chaos, say
+from tests.clients.callers import ALERTS
+from tests.engine.lasting import alert
 from tests.engine.moves import moved, rows_in, typed, written
 from tests.engine.replicas import SHORT, claim, execute, opened_and_closed, put, set_clock, until, with_a_clock
 from tests.engine.store_drivers import delivery
-from tests.harness import KEY, served
+from tests.harness import KEY, inbound_tables, served
 from tests.postgres_server import shared
 from tests.processes import wait_for
 
+T = TypeVar("T")
 HOUR, MONTH = 3600.0, 30 * 24 * 3600.0
 JUMPS = [HOUR, -HOUR, MONTH, -MONTH]
 NOW = 1_800_000_000_000
@@ -244,6 +252,72 @@ def test_a_jump_neither_stalls_nor_gives_up_what_waits_for_two_gateways(
         upstream.always(say(202, {}))
         wait_for(lambda: len(_outbox(places[0], "delivered")) == 4, 20)
         assert not _outbox(places[0], "dead")
+
+
+def test_an_alert_of_a_batch_whose_turn_comes_after_a_jump_waits_no_longer_for_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was read before the clock was set back, and is written after that."""
+    monkeypatch.setattr(service, "HOUSEKEEPING", 0.05)
+    monkeypatch.setattr(desk, "PARTS", 1)
+    with chaos(say(202, {})) as upstream, ExitStack() as stack:
+        text = f'store = "{url}"\n' + inbound_tables(["alertmanager"])
+        text += f'\n[upstreams.oncall]\ndialect = "ilert"\nurl = "{upstream.url}"\nkey = "there"\n'
+        gateway = Gateway(parse(text), PostgresStore(url, lease=SHORT))
+        place = stack.enter_context(served(gateway.app))
+        sending = stack.enter_context(ThreadPoolExecutor(1))
+        house = gateway.housekeeping
+        assert house is not None
+        wait_for(lambda: house._purged > 0)  # what it removes would wait, too
+        with psycopg.connect(url) as other:
+            other.execute("LOCK TABLE alerts IN SHARE MODE")
+            batch, key = [alert("first"), alert("second")], {"Authorization": f"Bearer {KEY}"}
+            posted = sending.submit(httpx.post, place + ALERTS, json=batch, headers=key, timeout=10)
+            wait_for(lambda: _waits_for_lock(url))
+            set_clock(url, -MONTH)
+            wait_for(lambda: abs(gateway.now() - time.time() * 1000 + MONTH * 1000) < 60_000)
+        assert posted.result(10).status_code == 200
+        wait_for(lambda: len(upstream.got) == 2)
+
+
+class Interrupted(PostgresStore):
+    """A store whose clock is set back, and followed, right after the lanes have seen that something waits."""
+
+    gateway: Gateway
+    is_next = is_over = False
+
+    async def read(self, work: Callable[[Tx], T], **more: Any) -> T:
+        found = await super().read(work, **more)
+        is_due = "Lanes._idle" in work.__qualname__ and found is not None and int(str(found)) <= self.gateway.now()
+        if self.is_next and is_due:
+            self.is_next = False
+            await asyncio.to_thread(set_clock, self._address._url, -MONTH)
+            while self.gateway.now() > (time.time() - MONTH / 2) * 1000:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.02)
+            self.is_over = True
+        return found
+
+
+def test_a_jump_while_lanes_look_makes_nothing_overdue(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "HOUSEKEEPING", 0.05)
+    with chaos(say(503)) as upstream, ExitStack() as stack:
+        text = (
+            f'store = "{url}"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[upstreams.oncall]\ndialect = "ilert"\n'
+            f'url = "{upstream.url}"\nkey = "there"\nrate = 6000\nretry = {{ first = "60s", most = "60s" }}\n'
+        )
+        store = Interrupted(url, lease=SHORT)
+        store.gateway = gateway = Gateway(parse(text), store)
+        place = stack.enter_context(served(gateway.app))
+        _page(place, "it waits for its second attempt")
+        wait_for(lambda: execute(url, "SELECT attempts FROM deliveries WHERE due > created_at") == [(1,)])
+        store.is_next = True
+        _page(place, "it is due")
+        wait_for(lambda: store.is_over and execute(url, "SELECT sum(attempts) FROM deliveries") != [(1,)])
+        assert len(upstream.got) == 2
+
+
+def _waits_for_lock(url: str) -> bool:
+    return execute(url, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'alerts'::regclass") == [(1,)]
 
 
 def _page(place: str, key: str) -> None:
