@@ -427,7 +427,7 @@ class PostgresStore:
                 log.error("store.unavailable", reason=str(error))
 
     async def _look_at_clock(self) -> None:
-        back = self._clock.take(await self.write(lambda tx: self._clock.look(_own(tx))))
+        back = self._clock.take(await self._looked(lambda tx: self._clock.look(_own(tx))))
         if back > LONGEST_LEASE / 2:
             log.warning("store.clock_set_back", seconds=round(back))
             await self.write(lambda tx: _own(tx).shorten())
@@ -439,12 +439,20 @@ class PostgresStore:
         looked, until = 0.0, 0.0
         while True:
             may_wait = not looked or loop.time() < until
-            found = await self.write(partial(self._look_first, may_wait=may_wait))
+            found = await self._looked(partial(self._look_first, may_wait=may_wait))
             if isinstance(found, Seen):
                 return found
             if found != looked:
                 looked, until = found, loop.time() + wait
             await asyncio.sleep(AGAIN)
+
+    async def _looked(self, look: Callable[[Tx], T]) -> T:
+        """Looks at the clock; once more where that took too long: a replica that was frozen in the middle of a look
+        keeps the lock until the server ends its session (`postgres_line.IDLE`)."""
+        try:
+            return await self.write(look)
+        except Overdue:
+            return await self.write(look)
 
     def _look_first(self, tx: Tx, *, may_wait: bool) -> Seen | float:
         return self._clock.join(_own(tx), may_wait=may_wait)

@@ -21,9 +21,10 @@ from gateway.desk import desk
 from gateway.process import service
 from gateway.process.service import Gateway
 from gateway.process.timekeeping import Timekeeping
-from gateway.store import DeliveryFilter, DeliveryRow, Tx, postgres
+from gateway.store import DeliveryFilter, DeliveryRow, Tx, postgres, postgres_line
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres_clock import NOTE, Seen, SteadyClock
+from gateway.store.postgres_tx import _number
 from gateway.store.tables import DELIVERIES
 from tests.chaos_upstream import chaos, say
 from tests.clients.callers import ALERTS
@@ -163,6 +164,19 @@ def test_a_replica_started_before_anybody_has_noticed_a_jump_does_not_take_it_fo
                 await jumped(new, url, jump)
 
     asyncio.run(main())
+
+
+def test_a_replica_starts_beside_one_that_was_frozen_in_the_middle_of_a_look(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_line, "STATEMENT", 0.5)
+    frozen = psycopg.connect(url)
+    frozen.execute("SET idle_in_transaction_session_timeout = '800ms'")
+    frozen.commit()
+    frozen.execute(b"SELECT pg_advisory_xact_lock(%d)" % _number(NOTE))
+    asyncio.run(opened_and_closed(url))
+    with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+        frozen.execute("SELECT 1")
 
 
 def test_what_waits_is_due_in_time_though_the_clock_was_set_back_while_no_replica_ran(url: str) -> None:
