@@ -439,11 +439,15 @@ class PostgresStore:
         looked, until = 0.0, 0.0
         while True:
             may_wait = not looked or loop.time() < until
-            found = await self._looked(partial(self._look_first, may_wait=may_wait))
+            look = partial(self._look_first, may_wait=may_wait)
+            found = await (self._looked(look) if self._owner else self.read(look))
             if isinstance(found, Seen):
                 return found
             if found != looked:
                 looked, until = found, loop.time() + wait
+                if not self._owner:  # it has read, as a server may admit too few connections to write, too
+                    with contextlib.suppress(StoreError):
+                        await self.write(lambda tx: tx.tell(NOTE))
             await asyncio.sleep(AGAIN)
 
     async def _looked(self, look: Callable[[Tx], T]) -> T:

@@ -90,9 +90,8 @@ class SteadyClock:
         """The first look. This replica has not seen the clock run, so it cannot tell a jump from a time in which no
         gateway ran. Where it may be either, the others are asked to look, if it `may_wait` and any may be there; what
         is returned then is when one has looked last. Where there is none, only a clock that was set back is known to
-        have been set. A tool, which has no `owner`, notes nothing."""
-        if self._owner:
-            tx.lock(NOTE)
+        have been set. A tool, which has no `owner` and only reads, notes nothing and asks nobody."""
+        tx.lock(NOTE)
         shared = _shared(tx)
         there, at = self._asked(tx)
         if shared is not None and abs(at - shared.seen) < CLOCK_JUMP:
