@@ -181,6 +181,7 @@ class Lanes:
         is_rated = client.upstream.rate is not None
         if is_rated and (idle := await self._idle(client.upstream, now)) > 0:
             return idle
+        now = self._now()  # the clock may have been set, and what waits moved, since
         claimed = uptime()  # before the commit: the lease runs from there, though this process may freeze
         shipments, next_due, wait, unrecorded = await (self._store.write if is_rated else self._store.take)(work)
         self._idle_until = time.monotonic() + wait if client is self.client else 0.0

@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import structlog
 from msgspec import Struct
@@ -42,7 +41,6 @@ from gateway.road.undoing import is_refused, undo
 from gateway.store import AlertRow, FirstAnswer, Store, Tx
 
 log = structlog.get_logger()
-T = TypeVar("T")
 AT_ONCE = 256
 """Most commands of a batch being written at once."""
 PARTS = 32
@@ -115,7 +113,7 @@ class Desk:
         call = _Call(who=who, number=request, via=via, key=key, waits=waits, on_kept=on_kept, trace=trace)
         if isinstance(asked, Command):
             await self.views.look_before(who, asked, request)
-            return await self._command(call, call.order(asked, request, self.now()), key)
+            return await self._command(call, asked, request, key)
         if isinstance(asked, Batch):
             return await self._batch(call, asked)
         if isinstance(asked, Read):
@@ -144,9 +142,8 @@ class Desk:
             for numbered in _rounds(asked.commands, call.who.dialect.same_key):
                 turns.left = len(numbered)
                 for place, one in numbered:
-                    order = call.order(one, self.ids(), self.now())
                     key = call.key.of_part(place) if call.key else None
-                    under_way.append(asyncio.create_task(self._command(call, order, key, turns)))
+                    under_way.append(asyncio.create_task(self._command(call, one, self.ids(), key, turns)))
                 await turns.all_kept()
         except BaseException:
             for task in under_way:
@@ -168,11 +165,20 @@ class Desk:
         answer = Answer(answers=tuple(one.answer for one in answered), request=first)
         return Answered(answer, answered[0].id if answered else call.number, reports)
 
-    async def _command(self, call: _Call, order: Order, key: Key | None, turns: _Turns | None = None) -> Answered:
-        """Handles one command, and waits for the verdicts where its caller is to wait. The commands of a batch share
-        `turns`, and each has a `key` of its own."""
-        log.debug("command", operation=order.asked.operation, caller=order.caller.name)
-        done = await self._written(lambda tx: self._accept(tx, call, order, key), order.command, turns)
+    async def _command(
+        self, call: _Call, asked: Command, number: int, key: Key | None, turns: _Turns | None = None
+    ) -> Answered:
+        """Handles one command under its `number`, and waits for the verdicts where its caller is to wait. The commands
+        of a batch share `turns`, and each has a `key` of its own."""
+        log.debug("command", operation=asked.operation, caller=call.who.name)
+        try:
+            async with self._admitted(turns):
+                # Between this and the writing nothing is awaited: the clock may have been set before.
+                order = call.order(asked, number, self.now())
+                done = await self.store.write(lambda tx: self._accept(tx, call, order, key))
+        except BaseException:
+            self.waiters.remove(number)
+            raise
         if call.on_kept is not None and turns is None:
             call.on_kept()
         if isinstance(done, FirstAnswer):
@@ -263,22 +269,21 @@ class Desk:
         self.see_whether_there_is_room()
         return self.crowd.enter()
 
-    async def _written(self, work: Callable[[Tx], T], command: int, turns: _Turns | None) -> T:
-        """Runs a write for a caller. The commands of a batch were admitted together, and are not counted one by one."""
+    @contextlib.asynccontextmanager
+    async def _admitted(self, turns: _Turns | None) -> AsyncIterator[None]:
+        """Admits one write for a caller. The commands of a batch were admitted together, and are not counted one by
+        one; each waits for its turn."""
+        if turns is not None:
+            async with turns.one():
+                self._have_room()
+                yield
+            return
+        self._have_room()
+        began, ahead = time.monotonic(), self._enter()
         try:
-            if turns is not None:
-                async with turns.one():
-                    self._have_room()
-                    return await self.store.write(work)
-            self._have_room()
-            began, ahead = time.monotonic(), self._enter()
-            try:
-                return await self.store.write(work)
-            finally:
-                self.crowd.leave(ahead, time.monotonic() - began)
-        except BaseException:
-            self.waiters.remove(command)
-            raise
+            yield
+        finally:
+            self.crowd.leave(ahead, time.monotonic() - began)
 
     def _answered(self, order: Order, accepted: Accepted, row: AlertRow | None, refused: Mapping[str, str]) -> Answered:
         dead, ref = {**accepted.dead, **refused}, order.asked.ref

@@ -62,6 +62,8 @@ LOOK_AT_CLOCK = 5.0
 """Seconds between two looks at the server's clock, at most."""
 OTHERS_LOOK = 7.5
 """Seconds that a replica which is started waits for another to look at the clock, where that may have been set."""
+ANSWERS_TOOL = 2.0
+"""Seconds that a tool waits for that: whoever is alive hears it at once, and people look at what the dead have left."""
 AGAIN = 0.1
 """Seconds after which it looks again itself."""
 
@@ -100,12 +102,14 @@ class PostgresStore:
         try:
             await asyncio.to_thread(self._prepare)
             self._start()
-            self._clock.take(await self._first_look() if self._owner else await self.read(self._peek))
+            self._clock.take(await self._first_look())
             self._clock.follow()
             if self._owner:
                 with contextlib.suppress(StoreError):  # so many may wait that it takes too long
                     await self.write(lambda tx: _own(tx).shorten())
                 self.slot = await self.write(_take_slot)
+                await self._look_at_clock()  # before there was the slot, the last of the others may have left
+                self._clock.follow()
         except BaseException as error:
             await self._stop()
             if isinstance(error, StoreError):
@@ -153,6 +157,7 @@ class PostgresStore:
             await asyncio.gather(self._keeping, return_exceptions=True)
             with contextlib.suppress(StoreError):  # then it is free when the lease has run out
                 await self.write(lambda tx: _own(tx).release())
+                await self.write(lambda tx: self._clock.leave(_own(tx)))
         await self._stop()
 
     async def _stop(self) -> None:
@@ -422,7 +427,7 @@ class PostgresStore:
                 log.error("store.unavailable", reason=str(error))
 
     async def _look_at_clock(self) -> None:
-        back = self._clock.take(await self.write(lambda tx: self._clock.look(_own(tx))))
+        back = self._clock.take(await self._looked(lambda tx: self._clock.look(_own(tx))))
         if back > LONGEST_LEASE / 2:
             log.warning("store.clock_set_back", seconds=round(back))
             await self.write(lambda tx: _own(tx).shorten())
@@ -430,22 +435,31 @@ class PostgresStore:
     async def _first_look(self) -> Seen:
         """Where the clock may have been set, waits for a replica that was there then to find out, for as long as there
         is any that looks."""
-        loop = asyncio.get_running_loop()
+        loop, wait = asyncio.get_running_loop(), OTHERS_LOOK if self._owner else ANSWERS_TOOL
         looked, until = 0.0, 0.0
         while True:
             may_wait = not looked or loop.time() < until
-            found = await self.write(partial(self._look_first, may_wait=may_wait))
+            look = partial(self._look_first, may_wait=may_wait)
+            found = await (self._looked(look) if self._owner else self.read(look))
             if isinstance(found, Seen):
                 return found
             if found != looked:
-                looked, until = found, loop.time() + OTHERS_LOOK
+                looked, until = found, loop.time() + wait
+                if not self._owner:  # it has read, as a server may admit too few connections to write, too
+                    with contextlib.suppress(StoreError):
+                        await self.write(lambda tx: tx.tell(NOTE))
             await asyncio.sleep(AGAIN)
+
+    async def _looked(self, look: Callable[[Tx], T]) -> T:
+        """Looks at the clock; once more where that took too long: a replica that was frozen in the middle of a look
+        keeps the lock until the server ends its session (`postgres_line.IDLE`)."""
+        try:
+            return await self.write(look)
+        except Overdue:
+            return await self.write(look)
 
     def _look_first(self, tx: Tx, *, may_wait: bool) -> Seen | float:
         return self._clock.join(_own(tx), may_wait=may_wait)
-
-    def _peek(self, tx: Tx) -> Seen:
-        return self._clock.peek(_own(tx))
 
     def _look_around(self, line: Line) -> None:
         """Checks every `LOOK` seconds which server was promoted last. A standby may be promoted while the old primary

@@ -49,6 +49,7 @@ class Asked(Protocol):
     def tell(self, text: str) -> None: ...
     def clock(self) -> float: ...
     def is_slot_held(self, at: float) -> bool: ...
+    def shift_waiting(self, by: int) -> None: ...
 
 
 class SteadyClock:
@@ -85,16 +86,11 @@ class SteadyClock:
         self._followed = self._latest
         return self.shift
 
-    def peek(self, tx: Asked) -> Seen:
-        """A look that writes nothing."""
-        shared = _shared(tx)
-        return Seen(self._asked(tx)[0], shared.jumps if shared else 0.0)
-
     def join(self, tx: Asked, *, may_wait: bool) -> Seen | float:
         """The first look. This replica has not seen the clock run, so it cannot tell a jump from a time in which no
         gateway ran. Where it may be either, the others are asked to look, if it `may_wait` and any may be there; what
         is returned then is when one has looked last. Where there is none, only a clock that was set back is known to
-        have been set."""
+        have been set. A tool, which has no `owner` and only reads, notes nothing and asks nobody."""
         tx.lock(NOTE)
         shared = _shared(tx)
         there, at = self._asked(tx)
@@ -104,7 +100,8 @@ class SteadyClock:
             tx.tell(NOTE)
             return shared.seen
         jumps = shared.jumps + min(0.0, at - shared.seen) if shared else 0.0
-        tx.put_note(NOTE, Shared(jumps=jumps, seen=at, by=self._owner))
+        if self._owner:
+            tx.put_note(NOTE, Shared(jumps=jumps, seen=at, by=self._owner))
         return Seen(there, jumps)
 
     def look(self, tx: Asked) -> Seen:
@@ -126,6 +123,18 @@ class SteadyClock:
         if shared is not None and jumps != shared.jumps:
             tx.tell(NOTE)
         return Seen(there, jumps)
+
+    def leave(self, tx: Asked) -> None:
+        """Stores what waits by the server's clock again where nobody is left who goes by another time: a release that
+        does not know of jumps would take it for older than it is, or leave it waiting for as long as they were."""
+        tx.lock(NOTE)
+        shared = _shared(tx)
+        if shared is None or not shared.jumps:
+            return
+        at = tx.clock()
+        if not tx.is_slot_held(at - shared.jumps):
+            tx.shift_waiting(round(shared.jumps * 1000))
+            tx.put_note(NOTE, Shared(jumps=0.0, seen=at, by=self._owner))
 
     def _asked(self, tx: Asked) -> tuple[float, float]:
         """By how many seconds the server's clock is ahead of `uptime`, and what it says. The server looked at it at

@@ -5,29 +5,38 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
+import psycopg
 import pytest
 
 from gateway.clock import Clock
 from gateway.config.loading import parse
+from gateway.desk import desk
 from gateway.process import service
 from gateway.process.service import Gateway
 from gateway.process.timekeeping import Timekeeping
-from gateway.store import DeliveryFilter, DeliveryRow, Tx, postgres
+from gateway.store import DeliveryFilter, DeliveryRow, Tx, postgres, postgres_line
 from gateway.store.postgres import PostgresStore
-from gateway.store.postgres_clock import NOTE, Seen
+from gateway.store.postgres_clock import NOTE, Seen, SteadyClock
+from gateway.store.postgres_tx import _number
 from gateway.store.tables import DELIVERIES
 from tests.chaos_upstream import chaos, say
+from tests.clients.callers import ALERTS
+from tests.engine.lasting import alert
 from tests.engine.moves import moved, rows_in, typed, written
-from tests.engine.replicas import SHORT, claim, execute, put, set_clock, until, with_a_clock
+from tests.engine.replicas import SHORT, claim, execute, opened_and_closed, put, set_clock, until, with_a_clock
 from tests.engine.store_drivers import delivery
-from tests.harness import KEY, served
+from tests.harness import KEY, inbound_tables, served
 from tests.postgres_server import shared
 from tests.processes import wait_for
 
+T = TypeVar("T")
 HOUR, MONTH = 3600.0, 30 * 24 * 3600.0
 JUMPS = [HOUR, -HOUR, MONTH, -MONTH]
 NOW = 1_800_000_000_000
@@ -157,6 +166,19 @@ def test_a_replica_started_before_anybody_has_noticed_a_jump_does_not_take_it_fo
     asyncio.run(main())
 
 
+def test_a_replica_starts_beside_one_that_was_frozen_in_the_middle_of_a_look(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_line, "STATEMENT", 0.5)
+    frozen = psycopg.connect(url)
+    frozen.execute("SET idle_in_transaction_session_timeout = '800ms'")
+    frozen.commit()
+    frozen.execute(b"SELECT pg_advisory_xact_lock(%d)" % _number(NOTE))
+    asyncio.run(opened_and_closed(url))
+    with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+        frozen.execute("SELECT 1")
+
+
 def test_what_waits_is_due_in_time_though_the_clock_was_set_back_while_no_replica_ran(url: str) -> None:
     async def main() -> None:
         set_clock(url, HOUR)
@@ -246,6 +268,72 @@ def test_a_jump_neither_stalls_nor_gives_up_what_waits_for_two_gateways(
         assert not _outbox(places[0], "dead")
 
 
+def test_an_alert_of_a_batch_whose_turn_comes_after_a_jump_waits_no_longer_for_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was read before the clock was set back, and is written after that."""
+    monkeypatch.setattr(service, "HOUSEKEEPING", 0.05)
+    monkeypatch.setattr(desk, "PARTS", 1)
+    with chaos(say(202, {})) as upstream, ExitStack() as stack:
+        text = f'store = "{url}"\n' + inbound_tables(["alertmanager"])
+        text += f'\n[upstreams.oncall]\ndialect = "ilert"\nurl = "{upstream.url}"\nkey = "there"\n'
+        gateway = Gateway(parse(text), PostgresStore(url, lease=SHORT))
+        place = stack.enter_context(served(gateway.app))
+        sending = stack.enter_context(ThreadPoolExecutor(1))
+        house = gateway.housekeeping
+        assert house is not None
+        wait_for(lambda: house._purged > 0)  # what it removes would wait, too
+        with psycopg.connect(url) as other:
+            other.execute("LOCK TABLE alerts IN SHARE MODE")
+            batch, key = [alert("first"), alert("second")], {"Authorization": f"Bearer {KEY}"}
+            posted = sending.submit(httpx.post, place + ALERTS, json=batch, headers=key, timeout=10)
+            wait_for(lambda: _waits_for_lock(url))
+            set_clock(url, -MONTH)
+            wait_for(lambda: abs(gateway.now() - time.time() * 1000 + MONTH * 1000) < 60_000)
+        assert posted.result(10).status_code == 200
+        wait_for(lambda: len(upstream.got) == 2)
+
+
+class Interrupted(PostgresStore):
+    """A store whose clock is set back, and followed, right after the lanes have seen that something waits."""
+
+    gateway: Gateway
+    is_next = is_over = False
+
+    async def read(self, work: Callable[[Tx], T], **more: Any) -> T:
+        found = await super().read(work, **more)
+        is_due = "Lanes._idle" in work.__qualname__ and found is not None and int(str(found)) <= self.gateway.now()
+        if self.is_next and is_due:
+            self.is_next = False
+            await asyncio.to_thread(set_clock, self._address._url, -MONTH)
+            while self.gateway.now() > (time.time() - MONTH / 2) * 1000:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.02)
+            self.is_over = True
+        return found
+
+
+def test_a_jump_while_lanes_look_makes_nothing_overdue(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "HOUSEKEEPING", 0.05)
+    with chaos(say(503)) as upstream, ExitStack() as stack:
+        text = (
+            f'store = "{url}"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[upstreams.oncall]\ndialect = "ilert"\n'
+            f'url = "{upstream.url}"\nkey = "there"\nrate = 6000\nretry = {{ first = "60s", most = "60s" }}\n'
+        )
+        store = Interrupted(url, lease=SHORT)
+        store.gateway = gateway = Gateway(parse(text), store)
+        place = stack.enter_context(served(gateway.app))
+        _page(place, "it waits for its second attempt")
+        wait_for(lambda: execute(url, "SELECT attempts FROM deliveries WHERE due > created_at") == [(1,)])
+        store.is_next = True
+        _page(place, "it is due")
+        wait_for(lambda: store.is_over and execute(url, "SELECT sum(attempts) FROM deliveries") != [(1,)])
+        assert len(upstream.got) == 2
+
+
+def _waits_for_lock(url: str) -> bool:
+    return execute(url, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'alerts'::regclass") == [(1,)]
+
+
 def _page(place: str, key: str) -> None:
     page = {"apiKey": KEY, "eventType": "ALERT", "alertKey": key, "summary": key}
     assert httpx.post(place + "/api/events", json=page, timeout=10).status_code == 202
@@ -256,8 +344,59 @@ def _outbox(place: str, state: str) -> list[object]:
     return found
 
 
-def test_a_store_that_is_moved_takes_what_waits_along_as_it_is(url: str, tmp_path: Path) -> None:
-    """No other engine knows of the jump."""
+@pytest.mark.parametrize("jump", [HOUR, -MONTH])
+def test_the_last_replica_that_leaves_stores_what_waits_by_the_servers_clock(url: str, jump: float) -> None:
+    """A release that does not know of jumps can be started then, and later this one again."""
+
+    async def main() -> None:
+        async with PostgresStore(url, lease=SHORT) as one:
+            await one.write(put(waits()))
+            set_clock(url, jump)
+            await jumped(one, url, jump)
+            async with PostgresStore(url, lease=SHORT):
+                pass
+            await jumped(one, url, jump)  # somebody is left
+        assert _stored(url) == [(jump, 500)] and _jumps(url) == 0
+        async with PostgresStore(url) as new:
+            assert await shown(new) == {2: (jump, 500)}
+
+    asyncio.run(main())
+
+
+def _stored(url: str) -> list[tuple[int, int]]:
+    rows = execute(url, "SELECT created_at, due FROM deliveries")
+    return [(round((created_at - NOW) / 1000), due - created_at) for created_at, due in rows]
+
+
+def test_a_replica_that_is_started_while_the_last_one_leaves_goes_by_what_that_one_has_left(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = postgres._take_slot
+
+    async def main() -> None:
+        leaving = AsyncExitStack()
+        one = await leaving.enter_async_context(PostgresStore(url, lease=SHORT))
+        await one.write(put(waits()))
+        set_clock(url, HOUR)
+        await jumped(one, url, HOUR)
+        loop = asyncio.get_running_loop()
+
+        def late(tx: Tx) -> int:
+            asyncio.run_coroutine_threadsafe(leaving.aclose(), loop).result(10)
+            return take(tx)
+
+        monkeypatch.setattr(postgres, "_take_slot", late)
+        async with PostgresStore(url) as new:
+            assert _jumps(url) == 0 and await shown(new) == {2: (HOUR, 500)}
+
+    asyncio.run(main())
+
+
+def test_a_store_that_is_moved_takes_what_waits_along_as_it_is(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other engine knows of the jump; and the last replica was killed."""
+    monkeypatch.setattr(SteadyClock, "leave", lambda clock, tx: None)
 
     async def fill() -> None:
         async with PostgresStore(url, lease=SHORT) as one:
@@ -287,3 +426,52 @@ def test_a_command_goes_by_the_time_of_the_gateway(url: str, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     [(due,)] = execute(url, "SELECT due FROM deliveries")
     assert abs(due / 1000 + MONTH - time.time()) < 60
+
+
+@pytest.mark.parametrize("jump", [HOUR, -MONTH])
+def test_a_command_that_comes_before_anybody_has_noticed_a_jump_goes_by_it_too(url: str, jump: float) -> None:
+    """What it puts back would wait for as long, or count as so late."""
+
+    async def main() -> None:
+        async with PostgresStore(url) as one:  # it looks every five seconds, or when it is asked
+            set_clock(url, jump)
+            await _put_back(url)
+            await until(lambda: _has_noticed(url, jump))
+            assert -1 < await _overdue(one) < 10
+
+    asyncio.run(main())
+
+
+def test_a_command_knows_that_the_clock_was_set_back_while_no_gateway_ran(url: str) -> None:
+    async def main() -> None:
+        await opened_and_closed(url)
+        set_clock(url, -MONTH)
+        await _put_back(url)
+        async with PostgresStore(url) as one:
+            assert -1 < await _overdue(one) < 10
+
+    asyncio.run(main())
+
+
+async def _has_noticed(url: str, jump: float) -> bool:
+    return abs(_jumps(url) - jump) < 1
+
+
+async def _put_back(url: str) -> None:
+    """Puts a delivery into the outbox, as a command does beside the gateways."""
+    async with PostgresStore(url, exclusive=False) as tool:
+        now = _gateways_clock(tool)()
+        await tool.write(put(delivery(2, upstream="u", lane="l", created_at=now, due=now)))
+
+
+async def _overdue(store: PostgresStore) -> float:
+    """For how many seconds the delivery could have been sent, by the clock of this replica's gateway."""
+    clock = _gateways_clock(store)
+    [row] = await store.read(lambda tx: tx.deliveries(DeliveryFilter()))
+    return (clock() - row.due) / 1000
+
+
+def _gateways_clock(store: PostgresStore) -> Clock:
+    clock = Clock()
+    Timekeeping(clock, store)
+    return clock
