@@ -4,13 +4,25 @@ nothing sent."""
 from __future__ import annotations
 
 from gateway.asked import Command, Ref
-from gateway.canonical import Operation, flatten
+from gateway.canonical import Flat, Operation, flatten
 from gateway.outcome import Delivered, Rejected
 from gateway.road.preparing import fire
-from gateway.road.requeue import drop
+from gateway.road.requeue import drop, send_again
 from gateway.road.undoing import is_refused, undo
-from gateway.store import AlertRow, CommandRow
-from tests.engine.desks import FALLING_BACK, MINUTE, RESOLVE, Desk, adds_up, all_rows, create, drain, states, update
+from gateway.store import AlertRow, CommandRow, DeliveryFilter
+from tests.engine.desks import (
+    CONFIG,
+    FALLING_BACK,
+    MINUTE,
+    RESOLVE,
+    Desk,
+    adds_up,
+    all_rows,
+    create,
+    drain,
+    states,
+    update,
+)
 
 NO = Rejected(reason="400 no")
 
@@ -43,6 +55,11 @@ def now(desk: Desk, alert: AlertRow) -> AlertRow:
     row = desk.tx.alert(alert.id)
     assert row
     return row
+
+
+def said(row: AlertRow) -> Flat:
+    """What the record says, but for when it last changed."""
+    return {path: value for path, value in flatten(row.body).items() if path != "updated_at"}
 
 
 def test_a_command_is_refused_once_everybody_has() -> None:
@@ -232,3 +249,108 @@ def test_of_two_refused_changes_what_was_accepted_between_them_stays() -> None:
     undo(desk.tx, first, "no")
     undo(desk.tx, third, "no")
     assert now(desk, alert).body.summary == "said 2"
+
+
+def test_of_two_changes_of_status_that_are_both_refused_neither_is_left() -> None:
+    desk, alert = opened()
+    before = now(desk, alert)
+    first, second = (
+        asked(desk, Command(operation=one, ref=Ref(id=alert.shown)))
+        for one in (Operation.ACKNOWLEDGE, Operation.RESOLVE)
+    )
+    undo(desk.tx, first, "no")
+    assert now(desk, alert).status == "resolved", "the second may yet be taken"
+    undo(desk.tx, second, "no")
+    assert said(now(desk, alert)) == said(before)
+    assert desk.tx.alert_by_key("ilert/ci", "disk") is not None
+
+
+def test_of_two_refused_changes_what_only_the_first_said_is_gone_too() -> None:
+    desk, alert = opened()
+    more = Command(operation=Operation.UPDATE, ref=Ref(id=alert.shown), patch={"resource": "web-1"})
+    first, second = asked(desk, more), asked(desk, update(2, Ref(id=alert.shown)))
+    undo(desk.tx, first, "no")
+    undo(desk.tx, second, "no")
+    assert said(now(desk, alert)) == said(alert)
+
+
+def test_what_was_refused_once_and_accepted_later_stays() -> None:
+    desk, alert = opened()
+    first = asked(desk, update(1, Ref(id=alert.shown)))
+    desk.accept("ci", update(2, Ref(id=alert.shown)))
+    desk.accept("ci", update(1, Ref(id=alert.shown)))
+    last = asked(desk, update(4, Ref(id=alert.shown)))
+    undo(desk.tx, first, "no")
+    undo(desk.tx, last, "no")
+    assert now(desk, alert).body.summary == "said 1"
+
+
+def test_the_callers_own_words_come_back_with_the_record() -> None:
+    """They are what an upstream of the caller's dialect is sent."""
+    for is_first_refused in (True, False):
+        desk, alert = opened()
+        first = asked(desk, create("disk", "fuller"))
+        words = now(desk, alert).verbatim if not is_first_refused else alert.verbatim
+        second = asked(desk, create("disk", "fullest"))
+        if is_first_refused:
+            undo(desk.tx, first, "no")
+        undo(desk.tx, second, "no")
+        assert words and now(desk, alert).verbatim == words
+
+
+def test_a_refused_reopening_leaves_the_alert_ended_where_it_is_found_by_key() -> None:
+    """Taken for dead there, the next change of what is over would be sent as a new alert."""
+    desk, alert = opened()
+    desk.accept("ci", RESOLVE)
+    drain(desk)
+    command = asked(desk, Command(operation=Operation.REOPEN, ref=Ref(id=alert.shown)))
+    refuse(desk, "bykey", "byid")
+    undo(desk.tx, command, "no")
+    ended = {name: desk.target(alert.id, name) for name in ("bykey", "byid")}
+    assert {name: target.state for name, target in ended.items() if target} == {"bykey": "gone", "byid": "present"}
+
+
+def test_an_upstream_that_is_still_to_be_told_by_another_command_stays_a_target() -> None:
+    """Two updates choose it, one after the other; only the first is refused by then."""
+    worse = '[[routes]]\nwhen = ["severity <= 2"]\nto = ["bykey", "byid"]\n[[routes]]\nto = ["bykey"]\n'
+    desk = Desk(CONFIG.partition("[[routes]]")[0] + worse)
+    alert = desk.accept("ci", create("disk")).alert
+    assert alert
+    drain(desk)
+    command = asked(desk, Command(operation=Operation.CREATE, patch={"dedup_key": "disk", "severity": 1}))
+    refuse(desk, "bykey", "byid")
+    desk.accept("ci", create("disk", "fuller"))
+    drain(desk)
+    undo(desk.tx, command, "no")
+    target = desk.target(alert.id, "byid")
+    assert target and target.state == "present"
+
+
+def test_an_upstream_that_only_a_refused_command_chose_is_no_target_any_more() -> None:
+    worse = '[[routes]]\nwhen = ["severity <= 2"]\nto = ["bykey", "byid"]\n[[routes]]\nto = ["bykey"]\n'
+    desk = Desk(CONFIG.partition("[[routes]]")[0] + worse)
+    alert = desk.accept("ci", create("disk")).alert
+    assert alert
+    drain(desk)
+    command = asked(desk, Command(operation=Operation.CREATE, patch={"dedup_key": "disk", "severity": 1}))
+    refuse(desk, "bykey", "byid")
+    undo(desk.tx, command, "no")
+    assert [one.upstream for one in desk.tx.targets(alert.id)] == ["bykey"]
+
+
+def test_a_fallback_that_stands_by_again_knows_for_whom() -> None:
+    """The page of the other upstream is sent again by hand, and taken: then nobody else has to be woken."""
+    route = '[[routes]]\nwhen = ["severity <= 2"]\nto = ["bykey"]\n[[routes]]'
+    desk = Desk(FALLING_BACK.replace("[[routes]]", route, 1))
+    desk.accept("ci", create("disk"))
+    refuse(desk, "byid")
+    command = asked(desk, Command(operation=Operation.CREATE, patch={"dedup_key": "disk", "severity": 1}))
+    refuse(desk, "byid", "bykey")
+    undo(desk.tx, command, "no")
+    waits = [row for row in all_rows(desk) if row.upstream == "bykey"]
+    assert [(row.state, row.reason, row.code, row.finished_at) for row in waits] == [("waiting", "", "", None)]
+    send_again(desk.tx, desk.tx.deliveries(DeliveryFilter(state="dead", upstream="byid")), desk.now, force=False)
+    drain(desk, "byid")
+    desk.now += 3 * MINUTE
+    [row] = desk.due("bykey")
+    assert desk.take(row).void == "byid has taken the alert"
