@@ -5,10 +5,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.codes import Code
+from gateway.ids import Ids
 from gateway.outcome import Again, Rejected
+from gateway.road import requeue
 from gateway.road.accepted import Order
 from gateway.road.requeue import drop, send_again, told_at_last
 from gateway.road.road import Road
@@ -196,3 +200,84 @@ def test_an_end_whose_key_is_chosen_by_what_only_the_alert_says_is_void(tmp_path
     [row] = all_rows(desk)
     assert (row.state, row.finished_at, row.code) == ("void", desk.now, Code.NO_KEY)
     assert row.reason.startswith("an alert that is not known here: ")
+
+
+def test_the_command_of_an_unknown_alert_is_kept_as_it_was_said() -> None:
+    desk = Desk()
+    said = Command(
+        operation=Operation.RESOLVE,
+        ref=Ref(key="disk"),
+        comment="fixed",
+        verbatim={"eventType": "RESOLVE"},
+        dropped=(("apiKey", "a credential"),),
+    )
+    number = desk.ids.next()
+    order = Order(
+        asked=said, caller=desk.callers["ci"], request=number, command=number, now=desk.now, via=("other",), trace="t-1"
+    )
+    desk.road.accept(desk.tx, order)
+    kept = desk.tx.command(number)
+    assert kept and (kept.alert, kept.operation, kept.fanout, kept.at) == (None, Operation.RESOLVE, 1, desk.now)
+    assert (kept.body.said, kept.body.comment, kept.body.dropped) == (said.verbatim, said.comment, said.dropped)
+    [row] = desk.due("bykey")
+    shipment = desk.take(row)
+    assert (shipment.via, shipment.trace) == (("other",), "t-1")
+
+
+def test_an_end_leaves_after_what_another_replica_with_a_faster_clock_has_queued() -> None:
+    desk = Desk()
+    ahead = Ids(clock=lambda: desk.now + 3_600_000)
+    slow, desk.road = desk.road, Road(desk.config, ahead.next, desk._invent)
+    first = desk.accept("ci", RESOLVE).deliveries[0]
+    desk.road = slow
+    second = desk.accept("ci", RESOLVE).deliveries[0]
+    assert second.id > first.id
+    assert [row.id for row in desk.due("bykey")] == [first.id]
+
+
+def test_what_is_asked_of_the_unknown_is_told_to_another_vendor_only_where_the_key_says_it_all() -> None:
+    """What the alert is can be said only in the caller's own words, which are its own vendor's."""
+    told = {}
+    for dialect in ("ilert", "opsgenie", "pagerduty"):
+        desk = Desk(CONFIG.replace('dialect = "ilert"', f'dialect = "{dialect}"'))
+        for operation in (Operation.UPDATE, Operation.ACKNOWLEDGE, Operation.COMMENT, Operation.RESOLVE):
+            accepted = desk.accept("ci", Command(operation=operation, ref=Ref(key="disk"), comment="fixed"))
+            told[dialect, operation.value] = [row.upstream for row in accepted.deliveries]
+    assert [asked for asked, upstreams in told.items() if upstreams == ["bykey"]] == [
+        *(("ilert", "update"), ("ilert", "acknowledge"), ("ilert", "comment"), ("ilert", "resolve")),
+        *(("opsgenie", "acknowledge"), ("opsgenie", "comment"), ("opsgenie", "resolve")),
+        *(("pagerduty", "acknowledge"), ("pagerduty", "resolve")),
+    ]
+
+
+def test_what_an_absent_upstream_was_owed_is_put_back_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requeue, "BATCH", 2)
+    desk = Desk()
+    for key in ("a", "b", "c"):
+        desk.accept("ci", create(key))
+    owed = desk.due("bykey")
+    for row in (*owed, *desk.due("byid")):
+        row.state, row.code, row.finished_at = "dead", Code.NO_UPSTREAM.value, desk.now
+        desk.tx.update_delivery(row)
+    assert told_at_last(desk.tx, "bykey", desk.now, 0) == owed[1].id
+    assert [row.id for row in desk.due("bykey")] == [owed[0].id, owed[1].id]
+    assert told_at_last(desk.tx, "bykey", desk.now, owed[1].id) == 0
+    assert [row.id for row in desk.due("bykey")] == [row.id for row in owed]
+    assert desk.due("byid") == [], "that one is still away"
+
+
+def test_what_an_absent_upstream_was_owed_does_not_undo_what_it_was_told_since() -> None:
+    desk = Desk()
+    alert = desk.accept("ci", create("disk")).alert
+    assert alert
+    drain(desk)
+    desk.accept("ci", update(1, Ref(id=alert.shown)))
+    [owed] = desk.due("bykey")
+    owed.state, owed.code, owed.finished_at = "dead", "", desk.now
+    desk.tx.update_delivery(owed)
+    desk.accept("ci", update(2, Ref(id=alert.shown)))
+    drain(desk)
+    owed.code = Code.NO_UPSTREAM.value
+    desk.tx.update_delivery(owed)
+    told_at_last(desk.tx, "bykey", desk.now, 0)
+    assert desk.due("bykey") == []
