@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from gateway.canonical import Operation
-from gateway.outcome import Response, Sending
+from gateway.outcome import Missing, Response, Sending
 from gateway.registry import dialects
 from mappings.alertmanager import calls, webhook
 
@@ -163,7 +163,10 @@ def test_a_silence_goes_on_with_the_updates_of_its_alert() -> None:
         (OURS, True),
         ({**OURS, "createdBy": "ann"}, False),
         ({**OURS, "status": {"state": "expired"}}, False),
+        ({**OURS, "status": "active"}, False),
         ({**OURS, "matchers": OURS["matchers"][:1]}, False),
+        ({**OURS, "matchers": {"alertname": "Disk", "severity": "warning"}}, False),
+        ({**OURS, "matchers": [{**one, "isRegex": True} for one in OURS["matchers"]]}, False),
         ({**OURS, "matchers": [{**one, "isEqual": False} for one in OURS["matchers"]]}, False),
     ],
 )
@@ -173,6 +176,68 @@ def test_a_silence_whose_answer_was_lost_is_prolonged_and_nobody_else_s(there: d
     assert ("id" in asked[1].body) is is_known
     assert ended.seen["silence"] == "s-1"
     assert (ended.seen["silenced_at"] == SILENCED["silenced_at"]) is is_known
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_silence_that_is_over_or_cannot_be_prolonged_is_made_anew(status: int) -> None:
+    """Some releases answer 404 to the id of one that they have forgotten, some 400."""
+    sending = _sending(Operation.ACKNOWLEDGE, seen={"labels": DISK, **SILENCED})
+    asked, ended = _through(sending, (status, {}), (200, {"silenceID": "s-2"}))
+    assert _as_steps(asked) == ["silence", "silence"]
+    assert status in asked[0].accepts
+    assert "id" not in asked[1].body and not asked[1].accepts
+    assert asked[1].body["startsAt"] == ended.seen["silenced_at"] == "2026-01-01T00:00:00.000Z"
+    assert ended.seen["silence"] == "s-2"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405])
+def test_where_silences_cannot_be_read_a_new_one_is_made(status: int) -> None:
+    """A proxy may let through what is posted alone. What it says of that is no list, whatever it looks like."""
+    asked, ended = _through(_sending(Operation.ACKNOWLEDGE), (status, [OURS]), (200, {"silenceID": "s-2"}))
+    assert _as_steps(asked) == ["look", "silence"]
+    assert status in asked[0].accepts and asked[0].is_list
+    assert "id" not in asked[1].body
+    assert ended.seen["silence"] == "s-2"
+
+
+def test_a_silence_whose_start_is_not_known_is_prolonged_from_now_on() -> None:
+    asked, ended = _through(_sending(Operation.ACKNOWLEDGE, seen={"labels": DISK, "silence": "s-1"}))
+    assert _as_steps(asked) == ["silence"]
+    assert asked[0].body["id"] == ended.seen["silence"] == "s-1"
+    assert asked[0].body["startsAt"] == ended.seen["silenced_at"] == "2026-01-01T00:00:00.000Z"
+
+
+def test_a_comment_is_cut_only_where_there_is_no_room_for_it() -> None:
+    """Alertmanager refuses a silence of more than 16 KiB."""
+    for value, room in (("x", 16_000), ("x" * 7_000, 8_000), ("x" * 16_000, 0)):
+        labels, whole = {"alertname": "Disk", "log": value}, []
+        for length in sorted({10, 1_024, 1_025, *range(max(room - 1_000, 10), room + 1_000, 40)}):
+            asked, _ = _through(_sending(Operation.ACKNOWLEDGE, labels, comment="c" * length), (200, []))
+            comment = asked[1].body["comment"]
+            if comment == "c" * length:
+                whole.append(length)
+            else:
+                assert len(comment) == 1_024 and comment == "c" * 1_023 + "…"
+            assert len(msgspec.json.encode(asked[1].body)) <= 16 * 1024 or not room
+        assert max(whole) == 1_024 if not room else room - 1_000 < max(whole) < room + 960
+
+
+def test_an_acknowledgement_without_words_has_some_and_an_end_after_which_it_is_over() -> None:
+    asked, _ = _through(_sending(Operation.ACKNOWLEDGE), (200, []))
+    named = [{"name": name, "value": value, "isRegex": False, "isEqual": True} for name, value in DISK.items()]
+    assert asked[1].body == {
+        "matchers": named,
+        "startsAt": "2026-01-01T00:00:00.000Z",
+        "endsAt": "2026-01-01T01:00:00.000Z",
+        "createdBy": "alert-gateway",
+        "comment": "acknowledged",
+    }
+
+
+@pytest.mark.parametrize("operation", [Operation.ACKNOWLEDGE, Operation.RESOLVE])
+def test_what_has_no_labels_is_not_there(operation: Operation) -> None:
+    sending = Sending(operation=operation, at=AT, body={}, patch={}, key="k", ids={}, seen={})
+    assert _through(sending) == ([], Missing())
 
 
 def test_a_silence_that_became_another_is_known_by_its_new_name_and_start() -> None:
@@ -227,3 +292,28 @@ def test_a_callers_group_is_over_when_it_said_so_or_all_of_it_is_here() -> None:
     assert status("", is_over=True, is_last=False) == status("firing", is_over=True, is_last=True) == "resolved"
     assert status("firing", is_over=True, is_last=False) == "firing", "others of it are open"
     assert status("resolved", is_over=True, is_last=False) == "resolved", "its sender says so"
+
+
+NEVER = "0001-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("operation", "said", "told"),
+    [
+        (Operation.CREATE, {}, NEVER),
+        (Operation.CREATE, {"endsAt": "2025-12-31T23:59:00Z"}, NEVER),
+        (Operation.RESOLVE, {"endsAt": "2025-12-31T23:59:00Z"}, "2025-12-31T23:59:00Z"),
+        (Operation.RESOLVE, {"endsAt": NEVER}, "2026-01-01T00:00:00.000Z"),
+        (Operation.RESOLVE, {"endsAt": ""}, "2026-01-01T00:00:00.000Z"),
+        (Operation.RESOLVE, {}, "2026-01-01T00:00:00.000Z"),
+    ],
+)
+@pytest.mark.parametrize("name", ["alertmanager_webhook", "grafana"])
+def test_a_webhook_tells_when_an_alert_ended_and_of_an_open_one_that_it_did_not(
+    name: str, operation: Operation, said: dict[str, str], told: str
+) -> None:
+    """A sender that resolves by hand may repeat the alert as it fired, without an end."""
+    verbatim = {"labels": DISK, **said}
+    sending = _sending(operation, verbatim=verbatim, seen={"labels": DISK})
+    posted: Any = next(dialects()[name].outbound.calls[operation](sending)).body
+    assert posted["alerts"][0]["endsAt"] == told
