@@ -6,16 +6,17 @@ from msgspec import structs
 
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
+from gateway.codes import Code
 from gateway.config.loading import parse
 from gateway.errors import ProblemKind
-from gateway.outcome import Delivered, Missing, Rejected
+from gateway.outcome import Again, Delivered, Missing, Rejected
 from gateway.road.accepted import Caller
 from gateway.road.landing import has_landed
 from gateway.road.road import Road
 from gateway.road.settling import Verdict, settle, told_elsewhere
 from gateway.road.undoing import undo
-from gateway.store import DeliveryFilter
-from tests.engine.desks import BOTH, CONFIG, MINUTE, RESOLVE, Desk, create, drain, states, update
+from gateway.store import DeliveryFilter, DeliveryRow
+from tests.engine.desks import BOTH, CONFIG, MINUTE, RESOLVE, Desk, adds_up, create, drain, states, update
 
 NO = Rejected(reason="400 no")
 ONE_SMS = """
@@ -237,3 +238,143 @@ def test_an_upstream_of_the_callers_own_dialect_that_comes_later_is_told() -> No
     desk.accept("am", create("disk", "fuller"))
     [row] = desk.due("later")
     assert desk.take(row).operation is Operation.CREATE
+
+
+def _dead_at(desk: Desk, upstream: str) -> list[DeliveryRow]:
+    return desk.tx.deliveries(DeliveryFilter(state="dead", upstream=upstream))
+
+
+def test_what_is_gone_where_it_was_to_end_has_ended() -> None:
+    """canonical.md: 404 from an upstream: resolve and delete count as delivered."""
+    for operation in (Operation.RESOLVE, Operation.DELETE):
+        desk = Desk()
+        alert = desk.accept("ci", create("disk")).alert
+        assert alert
+        drain(desk)
+        desk.accept("ci", Command(operation=operation, ref=Ref(id=alert.shown)))
+        [row] = desk.due("byid")
+        verdict = desk.end(desk.take(row), Missing())
+        assert (verdict.state, verdict.is_recorded) == ("delivered", True)
+        found, target = desk.tx.delivery(row.id), desk.target(alert.id, "byid")
+        assert found and (found.state, found.finished_at) == ("delivered", desk.now)
+        assert found.reason == "the upstream no longer had the alert"
+        assert target and (target.state, target.ids, target.seen) == ("gone", {}, {})
+        assert adds_up(desk)
+
+
+def test_an_update_of_what_is_gone_there_counts_as_delivered_once_the_alert_is_over() -> None:
+    """canonical.md: an update of an *open* alert is sent as a create; of another it would wake somebody."""
+    desk = Desk()
+    alert = desk.accept("ci", create("disk")).alert
+    assert alert
+    drain(desk)
+    desk.accept("ci", update(1, Ref(id=alert.shown)))
+    [row] = desk.due("byid")
+    under_way = desk.take(row)
+    desk.accept("ci", RESOLVE)
+    assert desk.end(under_way, Missing()).state == "delivered"
+    target = desk.target(alert.id, "byid")
+    assert target and target.state == "gone"
+
+
+def test_an_update_of_what_is_gone_there_is_due_at_once_and_says_why() -> None:
+    desk = Desk()
+    alert = desk.accept("ci", create("disk")).alert
+    assert alert
+    drain(desk)
+    desk.accept("ci", update(1, Ref(id=alert.shown)))
+    [row] = desk.due("byid")
+    verdict = desk.end(desk.take(row), Missing())
+    [again] = desk.due("byid")
+    said = ("no longer at the upstream, so created again", Code.GONE_THERE, desk.now)
+    assert (again.reason, again.code, again.due) == (verdict.reason, verdict.code, verdict.due) == said
+    target = desk.target(alert.id, "byid")
+    assert verdict.state == "again" and target and target.state == "absent"
+
+
+def test_the_end_by_key_of_what_nobody_knows_has_ended_too() -> None:
+    desk = Desk()
+    desk.accept("ci", RESOLVE)
+    [row] = desk.due("bykey")
+    assert desk.end(desk.take(row), Missing()).state == "delivered"
+
+
+def test_what_has_waited_for_too_long_is_given_up_and_says_so() -> None:
+    desk = Desk()
+    desk.accept("ci", create("disk"))
+    [row] = desk.due("bykey")
+    verdict = desk.end(desk.take(row), Again(reason="503"))
+    assert (verdict.state, verdict.reason, verdict.due) == ("again", "503", desk.now + 5000)
+    desk.now += 24 * 60 * MINUTE
+    [row] = desk.due("bykey")
+    assert row.reason == "503"
+    verdict = desk.end(desk.take(row), Again(reason="503"))
+    [dead] = _dead_at(desk, "bykey")
+    given_up = ("dead", "given up after 2 attempts: 503", Code.GIVEN_UP)
+    assert (verdict.state, verdict.reason, verdict.code) == (dead.state, dead.reason, dead.code) == given_up
+    assert dead.finished_at == desk.now
+
+
+def test_the_kind_of_a_refusal_reaches_whoever_waits_on_another_replica() -> None:
+    desk = Desk()
+    command = desk.accept("ci", create("disk")).command
+    outcome = Rejected(reason="409 name", kind=ProblemKind.NAME_TAKEN)
+    [row] = desk.due("byid")
+    here = desk.end(desk.take(row), outcome)
+    there = told_elsewhere(desk.tx, command)["byid"]
+    assert (here.state, here.reason, here.kind) == ("dead", "409 name", ProblemKind.NAME_TAKEN)
+    assert (there.state, there.reason, there.kind, there.code) == (here.state, here.reason, here.kind, here.code)
+
+
+def test_what_ends_an_alert_that_never_arrived_voids_the_page_too() -> None:
+    """canonical.md: acknowledge, resolve or delete at a dead target: nothing is sent, both become void."""
+    for operation, name, state in ((Operation.ACKNOWLEDGE, "bykey", "dead"), (Operation.RESOLVE, "byid", "gone")):
+        desk = Desk()
+        alert = desk.accept("ci", create("disk")).alert
+        other = desk.accept("ci", create("net")).alert
+        assert alert and other
+        for row in desk.due(name):
+            desk.end(desk.take(row), NO)
+        desk.accept("ci", Command(operation=operation, ref=Ref(id=alert.shown)))
+        [row] = desk.due(name)
+        shipment = desk.take(row)
+        verdict = desk.end(shipment, None)
+        assert shipment.sending is None
+        assert (verdict.state, verdict.code) == ("void", Code.NEVER_THERE)
+        mine = desk.tx.deliveries(DeliveryFilter(upstream=name, alert=alert.id, after=0))
+        ends = [("void", Code.SUPERSEDED, desk.now), ("void", Code.NEVER_THERE, desk.now)]
+        assert [(one.state, one.code, one.finished_at) for one in mine] == ends
+        assert [one.alert for one in _dead_at(desk, name)] == [other.id], "that one is still owed"
+        target = desk.target(alert.id, name)
+        assert target and target.state == state
+        assert adds_up(desk)
+
+
+def test_a_comment_on_what_never_arrived_leaves_the_page_owed() -> None:
+    desk = Desk(CONFIG.replace('dialect = "uptinio"', 'dialect = "opsgenie"'))
+    alert = desk.accept("ci", create("disk")).alert
+    assert alert
+    [row] = desk.due("byid")
+    desk.end(desk.take(row), NO)
+    desk.accept("ci", Command(operation=Operation.COMMENT, ref=Ref(id=alert.shown), comment="seen"))
+    [row] = desk.due("byid")
+    assert desk.end(desk.take(row), None).state == "void"
+    assert [one.operation for one in _dead_at(desk, "byid")] == [Operation.CREATE]
+    target = desk.target(alert.id, "byid")
+    assert target and target.state == "dead"
+
+
+def test_a_page_that_arrives_after_all_voids_those_that_were_refused_before() -> None:
+    desk = Desk()
+    alert = desk.accept("ci", create("disk")).alert
+    assert alert
+    [row] = desk.due("byid")
+    desk.end(desk.take(row), NO)
+    desk.accept("ci", update(1, Ref(id=alert.shown)))
+    [row] = desk.due("byid")
+    desk.end(desk.take(row), Delivered(ids={"id": "alt_1"}, altered={"summary": "cut there"}))
+    mine = desk.tx.deliveries(DeliveryFilter(upstream="byid", alert=alert.id, after=0))
+    assert [(one.state, one.code) for one in mine] == [("void", Code.SUPERSEDED), ("delivered", "")]
+    assert ("summary", "cut there") in {(fate["field"], fate["why"]) for fate in mine[1].fates}
+    target = desk.target(alert.id, "byid")
+    assert target and (target.state, target.ids) == ("present", {"id": "alt_1"})
