@@ -177,6 +177,8 @@ def _unreachable(error: aiohttp.ClientError, sent: bool) -> Unreachable:
         return Unreachable("the connection was not made in time", sent=sent)
     if isinstance(error, aiohttp.ClientOSError):
         return Unreachable(f"the connection broke: {_system_words(error)}", sent=sent)
+    if isinstance(error, aiohttp.ClientResponseError):  # as text it quotes the address, in which a key may stand
+        return Unreachable(f"the answer is not HTTP: {' '.join(error.message.split())}", sent=sent)
     return Unreachable(f"{type(error).__name__}: {error}", sent=sent)
 
 

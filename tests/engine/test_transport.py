@@ -47,16 +47,27 @@ def test_a_name_that_does_not_exist_took_nothing() -> None:
     assert error.reason.startswith("cannot connect to nowhere.invalid:80: ") and "nowhere" not in error.why
 
 
+async def _refusal_of(said: bytes, scheme: str) -> Unreachable:
+    """What comes of a server that says this to everybody."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1024)
+        writer.write(said)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        return await _refusal(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+
+def test_an_answer_that_is_not_http_is_told_without_the_address() -> None:
+    """A key may stand in it, and not as it was configured."""
+    error = asyncio.run(_refusal_of(b"HTTP/1.1 2x0 OK\r\n\r\n", "http"))
+    assert error.sent and error.reason.startswith("the answer is not HTTP: ") and "2x0" in error.reason
+    assert "/alerts" not in error.reason and "\n" not in error.reason
+
+
 def test_a_port_without_tls_is_told_in_words() -> None:
-    async def main() -> Unreachable:
-        async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            writer.close()
-
-        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-            return await _refusal(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-
-    error = asyncio.run(main())
+    error = asyncio.run(_refusal_of(b"HTTP/1.1 400 Bad Request\r\n\r\n", "https"))
     assert not error.sent and not error.is_certificate
     assert error.reason.startswith("cannot connect to 127.0.0.1:") and error.why.startswith("TLS: ")
     assert "_" not in error.why
