@@ -34,6 +34,7 @@ from gateway.mapping.wire import (
     remove,
     unknown,
     without,
+    without_surplus,
 )
 
 SIDES: tuple[Side, ...] = ("request", "reply")
@@ -175,10 +176,13 @@ class Mapping:
     def interpret(self, raw: Wire, *, side: Side = "request", prefix: str = "") -> Reading:
         """Reads a wire object whose types are known to be right."""
         raw, carried = self._without_carried(raw)
-        raw, surplus = self._without_surplus(raw)
+        raw, surplus = without_surplus(raw, self._names, MOST_UNKNOWN)
         flat, hints = self._read(raw, side, prefix)
         dropped = tuple((drop.wire, drop.why) for drop in self.dropped if get(raw, drop.wire) is not UNSET)
-        return Reading(flat, tuple(hints), dropped + surplus, carried, self._verbatim(raw), self)
+        if surplus:
+            why = f"more than {MOST_UNKNOWN} fields that the API does not document"
+            dropped += ((f"{surplus} further fields", why),)
+        return Reading(flat, tuple(hints), dropped, carried, self._verbatim(raw), self)
 
     def meaning(self, raw: Wire) -> Flat:
         """All values of a wire object that we wrote: the same as `interpret(raw).whole()`, without the rest."""
@@ -236,17 +240,6 @@ class Mapping:
     def _keep_unknown(self, raw: Wire, flat: Flat) -> None:
         for key, value in unknown(raw, self.wire).items():
             flat[f"extensions.{self.dialect}.{key}"] = value
-
-    def _without_surplus(self, raw: Wire) -> tuple[Wire, tuple[tuple[str, str], ...]]:
-        """The wire object without the unknown fields that are too many, and why they are dropped."""
-        if len(raw) <= MOST_UNKNOWN:
-            return raw, ()
-        surplus = frozenset([name for name in raw if name not in self._names][MOST_UNKNOWN:])
-        if not surplus:
-            return raw, ()
-        why = f"more than {MOST_UNKNOWN} fields that the API does not document"
-        rest = {name: value for name, value in raw.items() if name not in surplus}
-        return rest, ((f"{len(surplus)} further fields", why),)
 
     def _without_carried(self, raw: Wire) -> tuple[Wire, Any]:
         held = get(raw, self.container) if self.container else UNSET

@@ -130,6 +130,14 @@ def names(wire: type[Struct]) -> frozenset[str]:
     return frozenset(wire.__struct_encode_fields__)
 
 
+def without_surplus(raw: Wire, known: frozenset[str], most: int) -> tuple[Wire, int]:
+    """A wire object without those top-level fields that are not `known` and more than `most`, and how many they are."""
+    if len(raw) <= most:
+        return raw, 0
+    surplus = frozenset([name for name in raw if name not in known][most:])
+    return {name: value for name, value in raw.items() if name not in surplus}, len(surplus)
+
+
 def unknown(raw: Wire, wire: type[Struct]) -> Wire:
     """The part of an object that its struct does not describe, in the same places; list items without such a part are
     empty objects."""

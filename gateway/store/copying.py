@@ -15,7 +15,8 @@ import apsw
 
 from gateway.errors import StoreError
 from gateway.store.ballast import SIZE
-from gateway.store.sqlite import SqliteTx, see_whose
+from gateway.store.sqlite import SqliteTx
+from gateway.store.sqlite_schema import see_whose
 
 LONGEST_WAIT = 10_000
 """Milliseconds to wait for a store that is being opened or closed."""

@@ -31,14 +31,14 @@ import structlog
 
 from gateway.clock import as_of
 from gateway.errors import StoreError
-from gateway.ids import SLOTS
 from gateway.store import ASKING, Asking, DeliveryRow, Tx
 from gateway.store.jobs import Job, answer
-from gateway.store.postgres_clock import NOTE, Seen, SteadyClock
+from gateway.store.postgres_clock import NOTE, SteadyClock
 from gateway.store.postgres_journeys import CHANNEL, ahead, end, one_view, say, take_back, tell
 from gateway.store.postgres_line import ANSWER, PAUSE, Address, Away, Line, Watch
+from gateway.store.postgres_looks import Looks
 from gateway.store.postgres_schema import migrate
-from gateway.store.postgres_tx import LONGEST_LEASE, Conflict, Full, Lost, Overdue, PostgresTx, Trouble, Unclear
+from gateway.store.postgres_tx import LONGEST_LEASE, Conflict, Full, Lost, Overdue, PostgresTx, Trouble, Unclear, own
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -60,12 +60,6 @@ HEAR = 5.0
 """Seconds that the listener waits before it checks whether it is to stop."""
 LOOK_AT_CLOCK = 5.0
 """Seconds between two looks at the server's clock, at most."""
-OTHERS_LOOK = 7.5
-"""Seconds that a replica which is started waits for another to look at the clock, where that may have been set."""
-ANSWERS_TOOL = 2.0
-"""Seconds that a tool waits for that: whoever is alive hears it at once, and people look at what the dead have left."""
-AGAIN = 0.1
-"""Seconds after which it looks again itself."""
 
 
 class PostgresStore:
@@ -94,6 +88,7 @@ class PostgresStore:
         self.is_strained = False
         self.damage = ""
         self._clock = SteadyClock(self._owner)
+        self._looks = Looks(self, self._clock, is_tool=not self._owner)
         self._asked_to_look = asyncio.Event()
 
     # --- opening and closing -----------------------------------------------------------------------------
@@ -102,11 +97,11 @@ class PostgresStore:
         try:
             await asyncio.to_thread(self._prepare)
             self._start()
-            self._clock.take(await self._first_look())
+            await self._looks.first()
             self._clock.follow()
             if self._owner:
                 with contextlib.suppress(StoreError):  # so many may wait that it takes too long
-                    await self.write(lambda tx: _own(tx).shorten())
+                    await self.write(lambda tx: own(tx).shorten())
                 self.slot = await self.write(_take_slot)
                 await self._look_at_clock()  # before there was the slot, the last of the others may have left
                 self._clock.follow()
@@ -156,8 +151,8 @@ class PostgresStore:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
             with contextlib.suppress(StoreError):  # then it is free when the lease has run out
-                await self.write(lambda tx: _own(tx).release())
-                await self.write(lambda tx: self._clock.leave(_own(tx)))
+                await self.write(lambda tx: own(tx).release())
+                await self.write(lambda tx: self._clock.leave(own(tx)))
         await self._stop()
 
     async def _stop(self) -> None:
@@ -196,7 +191,7 @@ class PostgresStore:
 
     async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:
         held = [row.id for row in claims]
-        return await self.write(lambda tx: _own(tx).renew(held)) if held else []
+        return await self.write(lambda tx: own(tx).renew(held)) if held else []
 
     @property
     def ahead(self) -> float:
@@ -419,7 +414,7 @@ class PostgresStore:
                 await asyncio.wait_for(self._asked_to_look.wait(), min(self._held_for / 3, LOOK_AT_CLOCK))
             self._asked_to_look.clear()
             try:
-                if not await self.write(lambda tx: _own(tx).keep_slot()):
+                if not await self.write(lambda tx: own(tx).keep_slot()):
                     self.slot = await self.write(_take_slot)
                     log.warning("store.slot_lost", slot=self.slot)
                 await self._look_at_clock()
@@ -427,39 +422,10 @@ class PostgresStore:
                 log.error("store.unavailable", reason=str(error))
 
     async def _look_at_clock(self) -> None:
-        back = self._clock.take(await self._looked(lambda tx: self._clock.look(_own(tx))))
+        back = await self._looks.again()
         if back > LONGEST_LEASE / 2:
             log.warning("store.clock_set_back", seconds=round(back))
-            await self.write(lambda tx: _own(tx).shorten())
-
-    async def _first_look(self) -> Seen:
-        """Where the clock may have been set, waits for a replica that was there then to find out, for as long as there
-        is any that looks."""
-        loop, wait = asyncio.get_running_loop(), OTHERS_LOOK if self._owner else ANSWERS_TOOL
-        looked, until = 0.0, 0.0
-        while True:
-            may_wait = not looked or loop.time() < until
-            look = partial(self._look_first, may_wait=may_wait)
-            found = await (self._looked(look) if self._owner else self.read(look))
-            if isinstance(found, Seen):
-                return found
-            if found != looked:
-                looked, until = found, loop.time() + wait
-                if not self._owner:  # it has read, as a server may admit too few connections to write, too
-                    with contextlib.suppress(StoreError):
-                        await self.write(lambda tx: tx.tell(NOTE))
-            await asyncio.sleep(AGAIN)
-
-    async def _looked(self, look: Callable[[Tx], T]) -> T:
-        """Looks at the clock; once more where that took too long: a replica that was frozen in the middle of a look
-        keeps the lock until the server ends its session (`postgres_line.IDLE`)."""
-        try:
-            return await self.write(look)
-        except Overdue:
-            return await self.write(look)
-
-    def _look_first(self, tx: Tx, *, may_wait: bool) -> Seen | float:
-        return self._clock.join(_own(tx), may_wait=may_wait)
+            await self.write(lambda tx: own(tx).shorten())
 
     def _look_around(self, line: Line) -> None:
         """Checks every `LOOK` seconds which server was promoted last. A standby may be promoted while the old primary
@@ -500,19 +466,8 @@ def _try_room(tx: Tx) -> None:
     tx.put_note("room", None)
 
 
-def _own(tx: Tx) -> PostgresTx:
-    assert isinstance(tx, PostgresTx)
-    return tx
-
-
 def _take_slot(tx: Tx) -> int:
-    slot = _own(tx).take_slot()
-    if slot is None:
-        raise StoreError(
-            f"all {SLOTS} writer slots are taken: too many gateways share this store, or some ended without releasing "
-            "theirs, which become free when their leases expire"
-        )
-    return slot
+    return own(tx).take_slot()
 
 
 def _run(job: Job, tx: PostgresTx) -> bool:

@@ -18,13 +18,22 @@ from msgspec import structs
 from psycopg import errors
 
 from gateway.errors import Problem, ProblemKind, StoreError
-from gateway.store import AlertRow, Arrivals, CommandRow, DeliveryRow, LedgerLine, TargetRow, Waiting
+from gateway.ids import SLOTS
+from gateway.store import AlertRow, Arrivals, CommandRow, DeliveryRow, LedgerLine, TargetRow, Tx, Waiting
 from gateway.store.postgres_line import ANSWER, Line
-from gateway.store.rows import UNCONFIRMED
+from gateway.store.postgres_statements import (
+    ALERTS_OVER,
+    COMMANDS_OVER,
+    INSERT,
+    SILENT,
+    UPDATE,
+    UPDATE_AT_ONCE,
+    UPDATE_IF_OURS,
+    claiming,
+)
 from gateway.store.sql import SqlTx
-from gateway.store.sql_deliveries import FRESH
 from gateway.store.sql_running import Rows
-from gateway.store.tables import ACKNOWLEDGES, ALERTS, COMMANDS, DELIVERIES, OVER, TARGETS, Table
+from gateway.store.tables import ALERTS, COMMANDS, DELIVERIES, TARGETS, Table
 
 T = TypeVar("T")
 LONG = 300.0
@@ -224,16 +233,16 @@ class PostgresTx(SqlTx):
 
     def insert_delivery(self, row: DeliveryRow) -> None:
         """Inserts it as claimed by this replica, which also sends it: here its caller waits for the verdict."""
-        self._run(_INSERT, [*DELIVERIES.values(self._stored(row)), self._owner, self._lease_end()])
+        self._run(INSERT, [*DELIVERIES.values(self._stored(row)), self._owner, self._lease_end()])
 
     def update_delivery(self, row: DeliveryRow) -> None:
         """Leaves owner and lease as they are; raises `Conflict` if another replica has taken it over since it was
         read."""
         values = DELIVERIES.update_values(self._stored(row))
         if self._fences.get(row.id) == row.fence:  # locked when it was read: nobody can have taken it over
-            self._run(_UPDATE, values)
+            self._run(UPDATE, values)
             return
-        update = _UPDATE_IF_OURS if self._patient else _UPDATE_AT_ONCE
+        update = UPDATE_IF_OURS if self._patient else UPDATE_AT_ONCE
         found = self._one(update, [*values, row.fence])
         if found is None and super().delivery(row.id) is not None:
             raise Conflict(f"delivery {row.id} was taken over by another replica")
@@ -349,15 +358,20 @@ class PostgresTx(SqlTx):
 
     # writer slots
 
-    def take_slot(self) -> int | None:
-        """Takes the free writer slot whose lease ended the longest ago; None if all are held."""
+    def take_slot(self) -> int:
+        """Takes the free writer slot whose lease ended the longest ago; raises `StoreError` if all are held."""
         found = self._one(
             "UPDATE slots SET owner = ?, leased_until = to_timestamp(?) "
             "WHERE slot = (SELECT slot FROM slots WHERE leased_until <= to_timestamp(?) "
             "ORDER BY leased_until, slot LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING slot",
             (self._owner, self._lease_end(), self._steady()),
         )
-        return found[0] if found else None
+        if found is None:
+            raise StoreError(
+                f"all {SLOTS} writer slots are taken: too many gateways share this store, or some ended without "
+                "releasing theirs, which become free when their leases expire"
+            )
+        return int(found[0])
 
     def is_slot_held(self, at: float) -> bool:
         """Whether any replica held a slot at this time."""
@@ -415,17 +429,17 @@ class PostgresTx(SqlTx):
         """As for every engine, but in a fixed number of statements whatever the limit, as each is a journey. Rows to be
         deleted are searched from the oldest on, and deleted by id: one statement for both would be planned for any time
         and limit, and scan whole tables."""
-        over = self._numbers(_COMMANDS_OVER, before, before, limit)
+        over = self._numbers(COMMANDS_OVER, before, before, limit)
         old = self._all("DELETE FROM deliveries WHERE command = ANY(?) RETURNING id", (over,))
         self._run("DELETE FROM attempts WHERE delivery = ANY(?)", ([row[0] for row in old],))
         self._run("DELETE FROM commands WHERE id = ANY(?)", (over,))
         if len(over) >= limit:
             return len(old)
-        ended = self._numbers(_ALERTS_OVER, before, limit)
+        ended = self._numbers(ALERTS_OVER, before, limit)
         self._run("DELETE FROM alerts WHERE id = ANY(?)", (ended,))
         for table in ("commands", "targets", "ids"):
             self._run(f"DELETE FROM {table} WHERE alert = ANY(?)", (ended,))
-        silent = self._numbers(_SILENT, before, limit)
+        silent = self._numbers(SILENT, before, limit)
         self._run("DELETE FROM commands WHERE id = ANY(?)", (silent,))
         return len(old) + len(ended) + len(silent)
 
@@ -458,56 +472,10 @@ class _Awaited:
         return self._cursor.fetchall()
 
 
-def claiming(*, ranked: bool = False, fresh: bool = False, unsent: bool = False) -> str:
-    """The SQL that claims deliveries: heads of lanes that are due, and free or this replica's own.
-
-    `OFFSET 0` keeps the subquery on the lane a lookup for each candidate, and its order says in which index: a planner
-    with old statistics of the outbox would join all lanes with all, or scan all that waits.
-    """
-    older = "SELECT 1 FROM deliveries o WHERE o.upstream = d.upstream AND o.lane = d.lane"
-    columns = ", ".join(f"d.{field}" for field in DELIVERIES.fields)
-    return (
-        "WITH chosen AS MATERIALIZED (SELECT d.id, d.owner = ? AS is_own, d.under_way FROM deliveries d "
-        "WHERE d.upstream = ? AND d.state = 'waiting' AND d.due <= ? "
-        + (f"AND d.rank < {UNCONFIRMED} " if unsent else "")
-        + (f"AND {FRESH} " if fresh else "")
-        + "AND (d.leased_until <= to_timestamp(?) OR d.owner = ?) AND d.lane <> ALL(?) "
-        f"AND NOT EXISTS ({older} AND o.id < d.id AND o.state = 'waiting' ORDER BY o.id OFFSET 0) "
-        f"ORDER BY {'d.rank, d.due' if ranked else 'd.due'} LIMIT ? FOR UPDATE OF d SKIP LOCKED) "
-        "UPDATE deliveries d SET fence = d.fence + CASE WHEN chosen.is_own THEN 0 ELSE 1 END, owner = ?, "
-        "under_way = true, leased_until = to_timestamp(?) FROM chosen "
-        f"WHERE d.id = chosen.id RETURNING {columns}, chosen.under_way"
-    )
-
-
-_INSERT = (
-    f"INSERT INTO deliveries ({DELIVERIES.columns}, owner, leased_until) "
-    f"VALUES ({', '.join('?' for _ in DELIVERIES.fields)}, ?, to_timestamp(?))"
-)
-_UPDATE = DELIVERIES.update.replace(" SET ", " SET under_way = false, ", 1)
-_UPDATE_IF_OURS = f"{_UPDATE} AND fence = ? RETURNING id"
-# A job behind others in a batch does not wait for a row that a stalled replica has locked: the others would wait too.
-_UPDATE_AT_ONCE = (
-    _UPDATE.removesuffix("WHERE id = ?")
-    + "WHERE id = (SELECT id FROM deliveries WHERE id = ? AND fence = ? FOR UPDATE NOWAIT) RETURNING id"
-)
-
-
-# `OFFSET 0` keeps each subquery an index lookup, as in `claiming`; ORDER BY determines the index for the outer search.
-_COMMANDS_OVER = (
-    f"SELECT d.command FROM deliveries d WHERE {OVER.format(' OFFSET 0')} "
-    "ORDER BY d.finished_at LIMIT ? FOR UPDATE OF d SKIP LOCKED"
-)
-_ALERTS_OVER = (
-    "SELECT a.id FROM alerts a WHERE a.is_open = 0 AND a.updated_at < ? "
-    "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.alert = a.id OFFSET 0) "
-    "ORDER BY a.updated_at LIMIT ? FOR UPDATE OF a SKIP LOCKED"
-)
-_SILENT = (
-    "SELECT c.id FROM commands c WHERE c.at < ? "
-    "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.command = c.id OFFSET 0) "
-    f"AND NOT ({ACKNOWLEDGES.format('c')}) ORDER BY c.at LIMIT ? FOR UPDATE OF c SKIP LOCKED"
-)
+def own(tx: Tx) -> PostgresTx:
+    """A transaction of this driver, by its further primitives."""
+    assert isinstance(tx, PostgresTx)
+    return tx
 
 
 @lru_cache(maxsize=512)

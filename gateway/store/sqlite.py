@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,9 +28,9 @@ from gateway.store.ballast import SIZE, Ballast
 from gateway.store.jobs import Job, settle
 from gateway.store.sql import SqlTx
 from gateway.store.sql_running import Rows
+from gateway.store.sqlite_schema import SCHEMAS, migrate, see_whose
 
 T = TypeVar("T")
-SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql", "006.sql", "007.sql", "008.sql", "009.sql")
 BATCH = 256
 """Jobs in one transaction."""
 ROOM = 1 << 18
@@ -473,30 +472,3 @@ def _identity(name: str) -> tuple[int, int] | None:
 
 def _ignore_hint(text: str) -> None:
     """The default of `on_hint`: there are no replicas to send hints."""
-
-
-def see_whose(connection: apsw.Connection) -> None:
-    """Raises `StoreError`, and changes nothing, if the file is a database of another program: our tables among its own
-    would be of no use to either."""
-    tables = "SELECT 1 FROM sqlite_master"
-    whose = f"SELECT user_version > 0, EXISTS ({tables}), EXISTS ({tables} WHERE name = 'deliveries')"
-    if len(set(connection.execute(f"{whose} FROM pragma_user_version").fetchall()[0])) > 1:
-        raise StoreError(
-            f"{connection.filename} is another program's database, or a store that was not copied to its end; let "
-            "`store` name a file of its own"
-        )
-
-
-def migrate(connection: apsw.Connection) -> None:
-    """Brings the schema up to date; a schema of a newer release is refused."""
-    connection.execute("BEGIN IMMEDIATE")
-    with connection:
-        found = connection.pragma("user_version")
-        if found > len(SCHEMAS):
-            raise StoreError(
-                f"the store has schema {found}, this release knows {len(SCHEMAS)}: it was written by a newer release"
-            )
-        for number, name in enumerate(SCHEMAS[found:], found + 1):
-            connection.execute(resources.files("gateway.store").joinpath("schema", name).read_text("utf8"))
-            connection.pragma("user_version", number)
-    connection.execute("COMMIT")

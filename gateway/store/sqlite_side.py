@@ -13,7 +13,8 @@ import apsw
 from gateway.errors import StoreError
 from gateway.store.ballast import SIZE, Ballast
 from gateway.store.moving import Copied
-from gateway.store.sqlite import PATIENCE, lock_alone, migrate, see_whose
+from gateway.store.sqlite import PATIENCE, lock_alone
+from gateway.store.sqlite_schema import migrate, see_whose
 
 CACHE = 16_000
 """KiB of page cache."""

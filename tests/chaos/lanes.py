@@ -37,7 +37,8 @@ from gateway.road.road import Road
 from gateway.road.settling import settle
 from gateway.road.terms import ENDING, TELLING
 from gateway.store import DeliveryRow
-from gateway.store.sqlite import SqliteTx, migrate
+from gateway.store.sqlite import SqliteTx
+from gateway.store.sqlite_schema import migrate
 from gateway.store.tables import DELIVERIES
 from tests.chaos.result import Result, numbers
 

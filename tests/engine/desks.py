@@ -16,14 +16,15 @@ from gateway.canonical import Operation
 from gateway.config.config import Config, Upstream
 from gateway.config.loading import parse
 from gateway.ids import EPOCH_MS, Ids
-from gateway.outcome import Delivered, Outcome
+from gateway.outcome import Delivered, Outcome, Rejected
 from gateway.road.accepted import Accepted, Caller, Order
 from gateway.road.preparing import Shipment, prepare
 from gateway.road.road import Road
 from gateway.road.settling import Verdict, settle
 from gateway.road.terms import ENDING
-from gateway.store import DeliveryFilter, DeliveryRow, TargetRow
-from gateway.store.sqlite import SqliteTx, migrate
+from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow
+from gateway.store.sqlite import SqliteTx
+from gateway.store.sqlite_schema import migrate
 
 CONFIG = """
 [inbound.ilert]
@@ -44,6 +45,7 @@ FALLING_BACK = CONFIG.replace('to = ["bykey", "byid"]', 'to = ["byid"]\nfallback
 """As `CONFIG`, but the upstream that finds alerts by key is told only of what the other has not taken in time."""
 BOTH = ("bykey", "byid")
 MINUTE = 60_000
+NO = Rejected(reason="400 no")
 RESOLVE = Command(operation=Operation.RESOLVE, ref=Ref(key="disk"))
 
 
@@ -156,6 +158,15 @@ def create(key: str | None, summary: str = "s") -> Command:
 def update(number: int, ref: Ref) -> Command:
     """An update of an alert; `number` tells its summary from others."""
     return Command(operation=Operation.UPDATE, ref=ref, patch={"summary": f"said {number}"})
+
+
+def opened(config: str = CONFIG) -> tuple[Desk, AlertRow]:
+    """A desk with an alert that all of its upstreams have."""
+    desk = Desk(config)
+    alert = desk.accept("ci", create("disk")).alert
+    assert alert
+    drain(desk)
+    return desk, alert
 
 
 def states(desk: Desk, upstream: str = "") -> list[tuple[str, str]]:

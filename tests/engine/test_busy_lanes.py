@@ -7,7 +7,8 @@ import time
 import apsw
 
 from gateway.store import DeliveryRow, DeliveryState
-from gateway.store.sqlite import SqliteTx, migrate
+from gateway.store.sqlite import SqliteTx
+from gateway.store.sqlite_schema import migrate
 
 HISTORY, WAITING = 10_000, 200
 

@@ -21,7 +21,7 @@ from gateway.desk import desk
 from gateway.process import service
 from gateway.process.service import Gateway
 from gateway.process.timekeeping import Timekeeping
-from gateway.store import DeliveryFilter, DeliveryRow, Tx, postgres, postgres_line
+from gateway.store import DeliveryFilter, DeliveryRow, Tx, postgres, postgres_line, postgres_looks
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres_clock import NOTE, Seen, SteadyClock
 from gateway.store.postgres_tx import _number
@@ -193,7 +193,7 @@ def test_what_waits_is_due_in_time_though_the_clock_was_set_back_while_no_replic
 
 def test_a_time_in_which_no_replica_ran_is_no_jump(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though one was killed: its slot may be a living one's. What waited is as late as it is."""
-    monkeypatch.setattr(postgres, "OTHERS_LOOK", 0.5)
+    monkeypatch.setattr(postgres_looks, "OTHERS_LOOK", 0.5)
 
     async def main() -> None:
         async with PostgresStore(url) as one:

@@ -15,7 +15,8 @@ import pytest
 from gateway.errors import StoreError
 from gateway.store import AlertFilter, DeliveryFilter, Tx
 from gateway.store.postgres import PostgresStore
-from gateway.store.postgres_tx import PostgresTx, _translated, claiming
+from gateway.store.postgres_statements import claiming
+from gateway.store.postgres_tx import PostgresTx, _translated
 from tests.engine.replicas import execute, opened_and_closed
 from tests.engine.store_drivers import alert, command, delivery
 

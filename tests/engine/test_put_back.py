@@ -11,15 +11,25 @@ from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.codes import Code
 from gateway.ids import Ids
-from gateway.outcome import Again, Rejected
+from gateway.outcome import Again
 from gateway.road import requeue
 from gateway.road.accepted import Order
 from gateway.road.requeue import drop, send_again, told_at_last
 from gateway.road.road import Road
 from gateway.store import DeliveryFilter, DeliveryRow
-from tests.engine.desks import CONFIG, RESOLVE, Desk, adds_up, all_rows, create, drain, states, update
-
-NO = Rejected(reason="400 no")
+from tests.engine.desks import (
+    CONFIG,
+    NO,
+    RESOLVE,
+    Desk,
+    adds_up,
+    all_rows,
+    create,
+    drain,
+    opened,
+    states,
+    update,
+)
 
 
 def dead(desk: Desk, upstream: str) -> list[DeliveryRow]:
@@ -58,10 +68,7 @@ def test_only_what_is_dead_by_now_is_put_back() -> None:
 
 
 def test_what_something_newer_followed_is_put_back_only_by_force() -> None:
-    desk = Desk()
-    alert = desk.accept("ci", create("disk")).alert
-    assert alert
-    drain(desk)
+    desk, alert = opened()
     desk.accept("ci", update(1, Ref(id=alert.shown)))
     [row] = desk.due("byid")
     desk.end(desk.take(row), NO)
@@ -115,10 +122,7 @@ def test_a_dropped_page_leaves_its_target_dead_and_a_dropped_change_leaves_it_as
 
 
 def test_a_dropped_reopening_leaves_its_target_dead() -> None:
-    desk = Desk()
-    alert = desk.accept("ci", create("disk")).alert
-    assert alert
-    drain(desk)
+    desk, alert = opened()
     desk.accept("ci", RESOLVE)
     drain(desk)
     desk.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=alert.shown)))
@@ -267,10 +271,7 @@ def test_what_an_absent_upstream_was_owed_is_put_back_a_batch_at_a_time(monkeypa
 
 
 def test_what_an_absent_upstream_was_owed_does_not_undo_what_it_was_told_since() -> None:
-    desk = Desk()
-    alert = desk.accept("ci", create("disk")).alert
-    assert alert
-    drain(desk)
+    desk, alert = opened()
     desk.accept("ci", update(1, Ref(id=alert.shown)))
     [owed] = desk.due("bykey")
     owed.state, owed.code, owed.finished_at = "dead", "", desk.now

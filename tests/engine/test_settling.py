@@ -16,9 +16,21 @@ from gateway.road.road import Road
 from gateway.road.settling import Verdict, settle, told_elsewhere
 from gateway.road.undoing import undo
 from gateway.store import DeliveryFilter, DeliveryRow
-from tests.engine.desks import BOTH, CONFIG, MINUTE, RESOLVE, Desk, adds_up, create, drain, states, update
+from tests.engine.desks import (
+    BOTH,
+    CONFIG,
+    MINUTE,
+    NO,
+    RESOLVE,
+    Desk,
+    adds_up,
+    create,
+    drain,
+    opened,
+    states,
+    update,
+)
 
-NO = Rejected(reason="400 no")
 ONE_SMS = """
 [[routes]]
 when = ["summary = 'big'"]
@@ -264,10 +276,7 @@ def test_what_is_gone_where_it_was_to_end_has_ended() -> None:
 
 def test_an_update_of_what_is_gone_there_counts_as_delivered_once_the_alert_is_over() -> None:
     """canonical.md: an update of an *open* alert is sent as a create; of another it would wake somebody."""
-    desk = Desk()
-    alert = desk.accept("ci", create("disk")).alert
-    assert alert
-    drain(desk)
+    desk, alert = opened()
     desk.accept("ci", update(1, Ref(id=alert.shown)))
     [row] = desk.due("byid")
     under_way = desk.take(row)
@@ -278,10 +287,7 @@ def test_an_update_of_what_is_gone_there_counts_as_delivered_once_the_alert_is_o
 
 
 def test_an_update_of_what_is_gone_there_is_due_at_once_and_says_why() -> None:
-    desk = Desk()
-    alert = desk.accept("ci", create("disk")).alert
-    assert alert
-    drain(desk)
+    desk, alert = opened()
     desk.accept("ci", update(1, Ref(id=alert.shown)))
     [row] = desk.due("byid")
     verdict = desk.end(desk.take(row), Missing())

@@ -18,7 +18,8 @@ import pytest
 
 from gateway.errors import StoreError
 from gateway.store.copying import copy_store
-from gateway.store.sqlite import SCHEMAS, SqliteStore, SqliteTx
+from gateway.store.sqlite import SqliteStore, SqliteTx
+from gateway.store.sqlite_schema import SCHEMAS
 from gateway.store.sqlite_side import SqliteSide
 from tests.chaos_upstream import chaos
 from tests.conformance.errors import is_error_of

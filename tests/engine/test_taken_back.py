@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from gateway.asked import Command, Ref
 from gateway.canonical import Flat, Operation, flatten
-from gateway.outcome import Delivered, Rejected
+from gateway.outcome import Delivered
 from gateway.road.preparing import fire
 from gateway.road.requeue import drop, send_again
 from gateway.road.undoing import is_refused, undo
@@ -14,26 +14,17 @@ from tests.engine.desks import (
     CONFIG,
     FALLING_BACK,
     MINUTE,
+    NO,
     RESOLVE,
     Desk,
     adds_up,
     all_rows,
     create,
     drain,
+    opened,
     states,
     update,
 )
-
-NO = Rejected(reason="400 no")
-
-
-def opened() -> tuple[Desk, AlertRow]:
-    """A desk with an alert that both upstreams have."""
-    desk = Desk()
-    alert = desk.accept("ci", create("disk")).alert
-    assert alert
-    drain(desk)
-    return desk, alert
 
 
 def asked(desk: Desk, wish: Command) -> CommandRow:
@@ -310,15 +301,18 @@ def test_a_refused_reopening_leaves_the_alert_ended_where_it_is_found_by_key() -
     assert {name: target.state for name, target in ended.items() if target} == {"bykey": "gone", "byid": "present"}
 
 
-def test_an_upstream_that_is_still_to_be_told_by_another_command_stays_a_target() -> None:
-    """Two updates choose it, one after the other; only the first is refused by then."""
+def worsened() -> tuple[Desk, AlertRow, CommandRow]:
+    """A desk whose alert is for one upstream, and a command that made it worse, so that it is for both, who refuse."""
     worse = '[[routes]]\nwhen = ["severity <= 2"]\nto = ["bykey", "byid"]\n[[routes]]\nto = ["bykey"]\n'
-    desk = Desk(CONFIG.partition("[[routes]]")[0] + worse)
-    alert = desk.accept("ci", create("disk")).alert
-    assert alert
-    drain(desk)
+    desk, alert = opened(CONFIG.partition("[[routes]]")[0] + worse)
     command = asked(desk, Command(operation=Operation.CREATE, patch={"dedup_key": "disk", "severity": 1}))
     refuse(desk, "bykey", "byid")
+    return desk, alert, command
+
+
+def test_an_upstream_that_is_still_to_be_told_by_another_command_stays_a_target() -> None:
+    """Two updates choose it, one after the other; only the first is refused by then."""
+    desk, alert, command = worsened()
     desk.accept("ci", create("disk", "fuller"))
     drain(desk)
     undo(desk.tx, command, "no")
@@ -327,13 +321,7 @@ def test_an_upstream_that_is_still_to_be_told_by_another_command_stays_a_target(
 
 
 def test_an_upstream_that_only_a_refused_command_chose_is_no_target_any_more() -> None:
-    worse = '[[routes]]\nwhen = ["severity <= 2"]\nto = ["bykey", "byid"]\n[[routes]]\nto = ["bykey"]\n'
-    desk = Desk(CONFIG.partition("[[routes]]")[0] + worse)
-    alert = desk.accept("ci", create("disk")).alert
-    assert alert
-    drain(desk)
-    command = asked(desk, Command(operation=Operation.CREATE, patch={"dedup_key": "disk", "severity": 1}))
-    refuse(desk, "bykey", "byid")
+    desk, alert, command = worsened()
     undo(desk.tx, command, "no")
     assert [one.upstream for one in desk.tx.targets(alert.id)] == ["bykey"]
 
