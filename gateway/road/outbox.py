@@ -78,7 +78,7 @@ class Outbox:
         _note_group(step, upstream)
         is_owed = _pays(step, target)
         says = is_owed or _says_something(step, target, upstream)
-        operation = in_terms_of(upstream, step.operation, before, step.flat, says_something=says)
+        operation = in_terms_of(upstream, _meant_there(step, target), before, step.flat, says_something=says)
         if operation is None:
             return untold(step.asked, target)
         if target.state == "standby":
@@ -316,6 +316,18 @@ def _says_something(step: Step, target: TargetRow, upstream: Upstream) -> bool:
     if step.changed:
         return True
     return step.is_repeat and (upstream.dialect.outbound.addressed_by == "key" or target.state in ("absent", "dead"))
+
+
+def _meant_there(step: Step, target: TargetRow) -> Operation:
+    """What a command means for one upstream: to acknowledge what is acknowledged is no news, but for an upstream that
+    an update has added since, or that was told of the alert anew: it goes on looking for somebody."""
+    is_again = step.asked.operation is Operation.ACKNOWLEDGE and step.operation is Operation.UPDATE
+    has_it = target.state in ("waiting", "present")
+    if not is_again or not has_it or step.changed or step.row.status != "acknowledged":
+        return step.operation
+    told = step.tx.deliveries(DeliveryFilter(upstream=target.upstream, alert=target.alert))
+    is_told = any(one.operation == Operation.ACKNOWLEDGE and one.state != "void" for one in told)
+    return step.operation if is_told else Operation.ACKNOWLEDGE
 
 
 def _pays(step: Step, target: TargetRow) -> bool:

@@ -384,3 +384,21 @@ def test_a_page_that_arrives_after_all_voids_those_that_were_refused_before() ->
     assert ("summary", "cut there") in {(fate["field"], fate["why"]) for fate in mine[1].fates}
     target = desk.target(alert.id, "byid")
     assert target and (target.state, target.ids) == ("present", {"id": "alt_1"})
+
+
+def test_who_joined_an_acknowledged_alert_is_told_by_the_next_acknowledgement() -> None:
+    """It goes on looking for somebody; the others have heard of it, and hear nothing twice."""
+    worse = '[[routes]]\nwhen = ["severity <= 2"]\nto = ["byid", "bykey"]\n[[routes]]\nto = ["byid"]\n'
+    desk, alert = opened(CONFIG.partition("[[routes]]")[0].replace('"uptinio"', '"pagerduty"') + worse)
+    taken = Command(operation=Operation.ACKNOWLEDGE, ref=Ref(key="disk"))
+    desk.accept("ci", taken)
+    drain(desk)
+    desk.accept("ci", Command(operation=Operation.CREATE, patch={"dedup_key": "disk", "severity": 1}))
+    drain(desk)
+    heard = states(desk, "byid")
+    for _ in range(2):
+        desk.accept("ci", taken)
+        drain(desk)
+        assert states(desk, "bykey") == [("update", "delivered"), ("acknowledge", "delivered")]
+        assert states(desk, "byid") == heard
+    assert alert.is_open and adds_up(desk)
