@@ -402,3 +402,18 @@ def test_who_joined_an_acknowledged_alert_is_told_by_the_next_acknowledgement() 
         assert states(desk, "bykey") == [("update", "delivered"), ("acknowledge", "delivered")]
         assert states(desk, "byid") == heard
     assert alert.is_open and adds_up(desk)
+
+
+def test_who_refused_an_alert_at_first_is_told_by_the_next_acknowledgement() -> None:
+    """The first one had nothing to acknowledge there."""
+    desk = Desk()
+    desk.accept("ci", create("disk"))
+    [page] = desk.due("bykey")
+    desk.end(desk.take(page), NO)
+    drain(desk)
+    taken = Command(operation=Operation.ACKNOWLEDGE, ref=Ref(key="disk"))
+    for command in (taken, create("disk", "in other words"), taken):
+        desk.accept("ci", command)
+        drain(desk)
+    assert states(desk, "bykey")[1:] == [("acknowledge", "void"), ("update", "delivered"), ("acknowledge", "delivered")]
+    assert adds_up(desk)
